@@ -1,0 +1,1 @@
+//! The thin N-API crate: types cross, policy does not.

@@ -1,0 +1,115 @@
+//! Compression around an image: the contract and the table. Each codec is one file.
+
+use crate::error::Result;
+use crate::limits::Limits;
+
+pub mod gzip;
+pub mod xz;
+pub mod zstd;
+
+/// Where decoded bytes go, in order.
+pub trait Sink {
+    /// Room to decode into: at least one byte, aligned work is up to the sink. Blocks while the stages behind
+    /// are full; fails with ABORTED when the transfer was stopped.
+    fn space(&mut self) -> Result<&mut [u8]>;
+    /// The first `n` bytes of the last `space()` are decoded now.
+    fn commit(&mut self, n: usize) -> Result<()>;
+    /// Whether a checkpoint is due. Asked at each place where decoding could begin again, so it is cheap.
+    fn restart_due(&self) -> bool;
+    /// Decoding can begin again here. All decoded bytes below `decoded_offset` have been committed.
+    fn restart(&mut self, at: Restart) -> Result<()>;
+
+    fn write(&mut self, mut bytes: &[u8]) -> Result<()> {
+        while !bytes.is_empty() {
+            let space = self.space()?;
+            let n = space.len().min(bytes.len());
+            space[..n].copy_from_slice(&bytes[..n]);
+            self.commit(n)?;
+            bytes = &bytes[n..];
+        }
+        Ok(())
+    }
+}
+
+/// A place where decoding can begin again: at a gzip member or deflate block, a zstd frame, an xz block.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Restart {
+    /// Offset in the codec's input of the first byte that must be pushed again.
+    pub source_offset: u64,
+    /// Offset in the codec's output of the first byte that comes out then.
+    pub decoded_offset: u64,
+    /// What the codec needs to go on there (its own encoding); at most 64 KiB.
+    #[serde(with = "serde_bytes")]
+    pub state: Vec<u8>,
+}
+
+/// Undo one layer of compression, for input in pieces of any size.
+pub trait Codec: Send {
+    /// Decodes a piece of input. Pieces come in order, of any length from 1 byte.
+    fn push(&mut self, input: &[u8], out: &mut dyn Sink) -> Result<()>;
+    /// The input is complete. MUST fail with TRUNCATED when the stream is not at a lawful end, with CORRUPT
+    /// on a bad check or trailing garbage (zero padding after gzip, xz stream padding and zstd skippable
+    /// frames are lawful).
+    fn finish(&mut self, out: &mut dyn Sink) -> Result<()>;
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum Kind {
+    Gzip,
+    Zstd,
+    Xz,
+}
+
+impl Kind {
+    pub const ALL: [Kind; 3] = [Kind::Gzip, Kind::Zstd, Kind::Xz];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Gzip => "gzip",
+            Kind::Zstd => "zstd",
+            Kind::Xz => "xz",
+        }
+    }
+
+    pub fn from_name(name: &str) -> Option<Kind> {
+        Kind::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
+    /// Recognises a codec by its magic number, never by a name.
+    pub fn detect(head: &[u8]) -> Option<Kind> {
+        if gzip::detect(head) {
+            Some(Kind::Gzip)
+        } else if zstd::detect(head) {
+            Some(Kind::Zstd)
+        } else if xz::detect(head) {
+            Some(Kind::Xz)
+        } else {
+            None
+        }
+    }
+
+    /// A decoder for a whole stream, or for what follows `from`.
+    pub fn open(self, limits: &Limits, from: Option<&Restart>) -> Result<Box<dyn Codec>> {
+        Ok(match self {
+            Kind::Gzip => Box::new(gzip::Gzip::new(limits, from)?),
+            Kind::Zstd => Box::new(zstd::Zstd::new(limits, from)?),
+            Kind::Xz => Box::new(xz::Xz::new(limits, from)?),
+        })
+    }
+
+    /// Memory that decoding will take, read from the head of the stream: (window or dictionary, all together).
+    pub fn memory(self, head: &[u8], limits: &Limits) -> Result<Memory> {
+        match self {
+            Kind::Gzip => gzip::memory(head, limits),
+            Kind::Zstd => zstd::memory(head, limits),
+            Kind::Xz => xz::memory(head, limits),
+        }
+    }
+}
+
+/// What a decoder needs, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memory {
+    pub window: u64,
+    pub total: u64,
+}

@@ -1,0 +1,36 @@
+/** What every stage of one transfer is given. */
+export interface Context {
+  /** Ends the transfer. */
+  readonly signal: AbortSignal;
+  readonly log: Log;
+  readonly limits: TransportLimits;
+  /** Counted by the filters, told in the report. */
+  readonly counters: Counters;
+}
+
+/** One line a call; fields never hold secrets. */
+export interface Log {
+  info(message: string, fields?: Readonly<Record<string, unknown>>): void;
+  warn(message: string, fields?: Readonly<Record<string, unknown>>): void;
+}
+
+export interface TransportLimits {
+  /** Most connections at once. Default 4. */
+  readonly connections: number;
+  /** Bytes a second, undefined = no limit. */
+  readonly rate?: number;
+  /** Milliseconds without a byte, while we are waiting, after which a source counts as stalled. Default 30 000. */
+  readonly stall: number;
+  /** Milliseconds that retries may go on without any progress. Default 120 000. */
+  readonly patience: number;
+}
+
+export interface Counters {
+  /** Bytes that came from the source, retries included. */
+  received: number;
+  retries: number;
+  /** Requests or reads opened on the source. */
+  opened: number;
+}
+
+export const DEFAULT_LIMITS: TransportLimits = { connections: 4, stall: 30_000, patience: 120_000 };

@@ -1,0 +1,205 @@
+import { createRequire } from 'node:module';
+import { existsSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { FerryError, type Code, type Stage } from './errors.ts';
+
+/** Bounds that hold whatever an image says of itself; bytes unless named otherwise. */
+export interface Limits {
+  readonly virtualSize?: number;
+  readonly decoderWindow?: number;
+  readonly decoderMemory?: number;
+  readonly holdBack?: number;
+  readonly workers?: number;
+}
+
+export interface Refusal {
+  readonly code: Code;
+  readonly stage: Stage;
+  readonly message: string;
+}
+
+/** What the head of an image says. */
+export interface Sniffed {
+  /** Outermost first: 'gzip' | 'zstd' | 'xz'. */
+  readonly codecs: readonly string[];
+  readonly format: 'raw' | 'qcow2';
+  /** Bytes that the guest sees; undefined = known only at the end (a compressed raw image). */
+  readonly virtualSize?: number;
+  /** 'stream' = data can be placed as it comes; 'metadata' = tables lie behind the data, so it wants them first. */
+  readonly order: 'stream' | 'metadata';
+  /** For people: 'version 3', 'cluster size 65536', 'zstd clusters', 'extended L2', … */
+  readonly features: readonly string[];
+  /** What will not be carried over: 'internal snapshot "a"', 'bitmap "b"'. */
+  readonly leftOut: readonly string[];
+  /** Memory of the decoders: largest window, and all together. */
+  readonly window: number;
+  readonly decoderMemory: number;
+  readonly refusal?: Refusal;
+}
+
+export interface TargetSpec {
+  readonly path: string;
+  /** 32 bytes that authenticate the journal. */
+  readonly key: Uint8Array;
+}
+
+/** What a target is, found without changing it. */
+export interface TargetFacts {
+  readonly kind: 'file' | 'block' | 'null';
+  readonly exists: boolean;
+  /** Length of the file, size of the device. */
+  readonly length: number;
+  /** Bytes that can be written at most: the device's size, or what the file system has free plus what the file has. */
+  readonly capacity: number;
+  readonly logicalBlock: number;
+  /** What is on it that is not ours, for people: 'a GPT partition table', 'a file with 4096 bytes'. */
+  readonly foreign?: string;
+}
+
+/** What an earlier run left on the target. `identity` is the JSON that was given to Conversion.start. */
+export type Recovered =
+  | { readonly kind: 'nothing' }
+  | { readonly kind: 'foreign' }
+  | {
+      readonly kind: 'checkpoint' | 'finishing';
+      readonly identity: string;
+      readonly virtualSize?: number;
+      /** Lowest source offset whose data is not on the target yet. */
+      readonly watermark: number;
+      readonly way: string;
+      /** Earlier resumes of the same transfer. */
+      readonly resumes: number;
+    }
+  | {
+      readonly kind: 'finished';
+      readonly identity: string;
+      readonly diskDigest: string;
+      readonly virtualSize: number;
+    };
+
+export interface Range {
+  readonly from: number;
+  /** undefined = to the end of the source. */
+  readonly to?: number;
+}
+
+/** Cheap counters; bytes and nanoseconds since the start. */
+export interface Progress {
+  readonly sourceBytes: number;
+  /** Disk bytes accounted for: written, zeroed, skipped. */
+  readonly diskBytes: number;
+  readonly written: number;
+  readonly zeroed: number;
+  readonly skipped: number;
+  readonly watermark: number;
+  /** Decoder thread: waiting for input, waiting for room behind it, working. */
+  readonly decodeStarved: number;
+  readonly decodeBlocked: number;
+  readonly decodeBusy: number;
+  /** Workers together: inflating and hashing, writing, idle. */
+  readonly workBusy: number;
+  readonly writeBusy: number;
+  readonly workIdle: number;
+  readonly workers: number;
+}
+
+export interface Report {
+  readonly virtualSize: number;
+  readonly sourceBytes: number;
+  readonly written: number;
+  readonly zeroed: number;
+  readonly skipped: number;
+  /** sha256 over the whole source, when it was read whole. */
+  readonly sourceDigest?: string;
+  /** `dd1:<hex>`; see docs/disk-digest.md. */
+  readonly diskDigest: string;
+  /** Bytes read back from the target to complete the disk digest. */
+  readonly reread: number;
+  readonly resumes: number;
+  readonly checkpoints: number;
+}
+
+export interface ConversionInit {
+  readonly sniffed: Sniffed;
+  /** JSON text that identifies source and options; comes back in Recovered. */
+  readonly identity: string;
+  readonly way: 'stream' | 'seek' | 'spill';
+  /** Length of the source where it is known. */
+  readonly sourceLength?: number;
+  /** Read everything, so that the source's digest is known, even where ranges would do. */
+  readonly wholeSource: boolean;
+  /** Go on from what the target's journal holds; otherwise begin anew. */
+  readonly resume: boolean;
+  /** Exact length of the disk in bytes; the image may be smaller. */
+  readonly size?: number;
+  readonly preallocate: boolean;
+  /** Demanded at the end: `sha256:<hex>` of the source. */
+  readonly digest?: string;
+  /** Demanded at the end: `dd1:<hex>` of the disk. */
+  readonly diskDigest?: string;
+  readonly spillDirectory?: string;
+  readonly limits: Limits;
+}
+
+export interface NativeTarget {
+  readonly facts: TargetFacts;
+  readonly recovered: Recovered;
+  /** Drops an unfinished transfer: the journal goes, the rest stays as it is. */
+  forget(): Promise<void>;
+  /** Releases the lock. May be called twice. */
+  close(): Promise<void>;
+}
+
+export interface Conversion {
+  /** What to fetch next, ascending within its pass; [] = all asked for. Resolves when the engine has taken what it asked for before. */
+  next(maxRanges: number): Promise<Range[]>;
+  /** Copies the chunk; false = full, wait for drained(). Throws the engine's error. */
+  push(offset: number, chunk: Uint8Array): boolean;
+  drained(): Promise<void>;
+  /** The source ends here: `length` bytes in all. */
+  end(length: number): void;
+  progress(): Progress;
+  /** Drains, verifies, flushes, writes the held ends: only now is the disk valid. */
+  finish(): Promise<Report>;
+  /** Leaves the journal, never a bootable disk. May be called twice. */
+  abort(reason?: string): Promise<void>;
+}
+
+export interface Native {
+  sniff(head: Uint8Array, sourceLength: number | undefined, limits: Limits): Sniffed;
+  /** Opens and locks; BUSY when another run has it. Creates nothing. */
+  openTarget(spec: TargetSpec): Promise<NativeTarget>;
+  startConversion(target: NativeTarget, init: ConversionInit): Promise<Conversion>;
+  /** Disk digest of a file or device, `length` bytes of it (default all). Calls back with bytes done. */
+  diskDigest(path: string, length: number | undefined, onProgress: (done: number, total: number) => void): Promise<string>;
+}
+
+interface EngineFailure extends Error {
+  code: string;
+}
+
+/** An error that the addon threw carries JSON `{code, stage, message, retryable}` as its message. */
+export function fromEngine(thrown: unknown): unknown {
+  const text = (thrown as EngineFailure | undefined)?.message;
+  if (typeof text !== 'string' || !text.startsWith('{"code"')) return thrown;
+  const parsed = JSON.parse(text) as { code: Code; stage: Stage; message: string; retryable: boolean };
+  return new FerryError(parsed.message, { code: parsed.code, stage: parsed.stage, retryable: parsed.retryable });
+}
+
+let loaded: Native | undefined;
+
+/** Loads the addon once. Throws UNSUPPORTED with the remedy when it was not built for this machine. */
+export function native(): Native {
+  if (loaded) return loaded;
+  const name = `diskferry-${process.platform}-${process.arch}.node`;
+  const places = ['../../native/', '../native/', './'].map((up) => fileURLToPath(new URL(up + name, import.meta.url)));
+  const found = places.find((place) => existsSync(place));
+  if (!found) {
+    throw new FerryError(
+      `the native part of diskferry is not built for ${process.platform}-${process.arch}: install Rust (https://rustup.rs) and run \`npm run build:native\``,
+      { code: 'UNSUPPORTED', stage: 'plan' },
+    );
+  }
+  loaded = createRequire(import.meta.url)(found) as Native;
+  return loaded;
+}

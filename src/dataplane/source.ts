@@ -1,0 +1,64 @@
+import type { Context } from './context.ts';
+
+/** Bytes in order, in batches of chunks (about 512 KiB together: one await a chunk is too dear). */
+export type ByteStream = AsyncIterable<readonly Uint8Array[]>;
+
+/** `sha256:<64 hex>` or `sha512:<128 hex>`, lower case. */
+export interface Digest {
+  readonly algorithm: 'sha256' | 'sha512';
+  readonly hex: string;
+}
+
+export interface SourceFacts {
+  /** Bytes as transferred; undefined = not known before the end. */
+  readonly length?: number;
+  /** `read({ from > 0 })` is honoured and cheap. */
+  readonly ranges: boolean;
+  /** Strong ETag, generation, version id, digest: the same object on every reopen. Absent = cannot be resumed safely. */
+  readonly validator?: string;
+  /** What the source itself promises about its bytes. */
+  readonly digest?: Digest;
+}
+
+/** Things a person wants to know of a source that no decision needs: redirects followed, certificate, proxy or direct. */
+export type SourceDetails = Readonly<Record<string, string | number | boolean | readonly string[]>>;
+
+/**
+ * An opened object whose bytes can be read. Implementations promise:
+ * - `read` yields bytes [from, to) in order and nothing else; chunks belong to the consumer and are never reused.
+ * - `read` may be called again, and concurrently when `facts.ranges`; otherwise a second `read`, or one with
+ *   `from > 0`, throws UNSUPPORTED before yielding.
+ * - it throws CHANGED when the object is no longer the one that was opened, TRUNCATED when it ends before `to` (or
+ *   before `facts.length`), ABORTED soon after the signal; leaving a `for await` early releases the connection.
+ * - `to` undefined reads to the end.
+ * - `[Symbol.asyncDispose]` may be called any number of times and ends reads that are under way.
+ */
+export interface Source extends AsyncDisposable {
+  readonly facts: SourceFacts;
+  readonly details: SourceDetails;
+  /** What identifies the object to people and in a checkpoint: no userinfo, no query, no secret. */
+  readonly name: string;
+  read(range: { from: number; to?: number }, signal: AbortSignal): ByteStream;
+}
+
+/** Options that a person gives for a source; each driver takes what concerns it. */
+export interface SourceOptions {
+  /** Extra request headers, from a file or the environment. */
+  readonly headers?: Readonly<Record<string, string>>;
+  /** Basic credentials, from a file, the environment or the URL. */
+  readonly credentials?: { readonly username: string; readonly password: string };
+  /** PEM bundle that is trusted beside the system's. */
+  readonly ca?: string;
+  /** Standard input, or what takes its place. */
+  readonly stdin?: NodeJS.ReadableStream;
+}
+
+export interface SourceDriver<Spec = unknown> {
+  /** URL schemes without the colon; `file` stands for paths, `-` for standard input. */
+  readonly schemes: readonly string[];
+  parse(text: string, options: SourceOptions): Spec;
+  open(spec: Spec, context: Context): Promise<Source>;
+}
+
+/** A wrapper that is itself a Source: retry, watchdog, parallel, rate, progress. */
+export type SourceFilter = (next: Source, context: Context) => Source;
