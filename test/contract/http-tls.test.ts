@@ -152,10 +152,12 @@ coredump_dir ${place.path}
 shutdown_lifetime 0 seconds
 netdb_filename none
 pinger_enable off
+memory_cache_shared off
 ${process.getuid?.() === 0 ? 'cache_effective_user proxy' : ''}
 `,
     );
-    const child = spawn(squid, ['-N', '-f', file], { stdio: 'ignore' });
+    // A service name of its own: squid's shared memory is named after it.
+    const child = spawn(squid, ['-N', '-n', `diskferry${port}`, '-f', file], { stdio: 'ignore' });
     try {
       await listening(port, child, () => 'see cache.log');
       for (const [name, url] of [
