@@ -3,6 +3,10 @@
 pub mod bytes;
 pub mod mark;
 pub mod codecs;
+pub mod digest;
 pub mod error;
+pub mod foreign;
 pub mod formats;
 pub mod limits;
+pub mod targets;
+pub mod zeros;
