@@ -9,7 +9,7 @@ use diskferry_engine::error::{Code, Error, Stage};
 use diskferry_engine::journal::{self, Recovered};
 use diskferry_engine::limits::Limits;
 use diskferry_engine::targets::{self, Kind, Target};
-use diskferry_engine::{digest, foreign, mark, sniff};
+use diskferry_engine::{digest, mark, sniff};
 use napi::bindgen_prelude::{Env, FnArgs, Function, Object, Uint8Array, Uint8ArraySlice};
 use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
 use napi_derive::napi;
@@ -269,7 +269,7 @@ impl NativeTarget {
     #[napi(catch_unwind)]
     pub fn forget(&self, env: &Env) -> napi::Result<Object<'static>> {
         let target = self.opened()?;
-        settle(env, "forget", move || journal::forget(&*conversion::journal_store(&target)))
+        settle(env, "forget", move || journal::forget(&*conversion::journal_store(&target, target.facts().length)))
     }
 
     #[napi(catch_unwind)]
@@ -294,7 +294,7 @@ pub fn open_target(env: &Env, spec: TargetSpec) -> napi::Result<Object<'static>>
         } else {
             Recovered::Nothing
         };
-        let foreign = foreign::what_is_on(&*target)?;
+        let foreign = facts.foreign.clone();
         let marked = if facts.kind == Kind::File { mark::read(&path) } else { None };
         Ok(NativeTarget { path, key, target: Mutex::new(Some(target)), facts, foreign, recovered, marked })
     })

@@ -6,12 +6,12 @@ use std::thread::JoinHandle;
 
 use crate::digest::{self, LEAF, leaf_hash};
 use crate::error::{Code, Error, Result, Stage};
-use crate::journal::{Finishing, Journal, Recovered};
+use crate::journal::{self, Finishing, Journal};
 use crate::targets::{Kind, Target};
 
 use super::checkpoint::Note;
 use super::decoder::Decoded;
-use super::ends::HELD;
+use super::ends::{HELD, tail_start};
 use super::hasher::Hasher;
 use super::jobs::Jobs;
 use super::shared::Shared;
@@ -31,7 +31,7 @@ pub struct Rest {
     pub decode_thread: JoinHandle<()>,
     pub decoded: Arc<Mutex<Option<Decoded>>>,
     pub hashed: Arc<Mutex<Option<Hasher>>>,
-    pub past_finishing: Option<Recovered>,
+    pub past_finishing: Option<Finishing>,
     pub resumes: u32,
     pub options: Options,
 }
@@ -43,7 +43,7 @@ struct Done {
     journal: Option<Journal>,
     decoded: Decoded,
     source_digest: Option<[u8; 32]>,
-    past_finishing: Option<Recovered>,
+    past_finishing: Option<Finishing>,
     resumes: u32,
     options: Options,
 }
@@ -140,11 +140,7 @@ impl Done {
             while at < end {
                 self.shared.check()?;
                 let n = (end - at).min(buffer.len() as u64);
-                // The held ends are not on the target yet.
                 let piece = &mut buffer[..n as usize];
-                if self.to.ends_overlap(at, n, head.len() as u64, tail_at) {
-                    return Err(Error::new(Code::Io, Stage::Verify, "a held end lost its hash"));
-                }
                 self.to.target.read(at, piece)?;
                 let hashes: Vec<_> = piece.chunks(LEAF as usize).map(leaf_hash).collect();
                 self.to.digest.set(at / LEAF, &hashes);
@@ -175,33 +171,48 @@ impl Done {
         self.demand_disk_digest(&disk_digest)?;
         let report = self.report(length, disk_digest, reread, head.len() + tail.len());
         if let Some(journal) = self.journal.take() {
-            let finishing = Finishing {
-                virtual_size: length,
-                disk_digest,
-                source_digest: self.source_digest,
-                written: report.written,
-                zeroed: report.zeroed,
-                skipped: report.skipped,
-                resumes: self.resumes,
-            };
             let failpoint = self.options.failpoint.clone();
-            let set_length = || if kind == Kind::File { target.set_length(length) } else { Ok(()) };
-            journal.finish(&finishing, &head, tail_at, &tail, &set_length, &|step| fail(failpoint.as_deref(), step))?;
+            let step = |name: &'static str| fail(failpoint.as_deref(), name);
+            let cut = || if kind == Kind::File { target.set_length(length) } else { Ok(()) };
+            let sector = target.facts().logical_block as usize;
+            step("finish-data");
+            if tail_start(length) <= HELD {
+                let disk = [head, tail].concat();
+                journal.finish_small(&disk, sector, &cut, &step)?;
+            } else {
+                let finishing = Finishing {
+                    identity_hash: journal::hash(self.options.identity.as_bytes()),
+                    virtual_size: length,
+                    disk_digest,
+                    source_digest: self.source_digest,
+                    head_hash: journal::hash(&head),
+                    written: report.written,
+                    zeroed: report.zeroed,
+                    skipped: report.skipped,
+                    resumes: self.resumes,
+                };
+                journal.finish(finishing, &head, tail_at, &tail, sector, &cut, &step)?;
+            }
         }
         Ok(report)
     }
 
     fn finish_again(mut self) -> Result<Report> {
         let target = Arc::clone(&self.to.target);
-        let Some(past) = self.past_finishing.take() else { return Err(Error::aborted()) };
-        let length = past.virtual_size().unwrap_or(0);
+        let f = self.past_finishing.take().ok_or_else(Error::aborted)?;
+        let length = f.virtual_size;
+        self.demand_disk_digest(&f.disk_digest)?;
+        if self.options.digest.is_some() && self.options.digest != f.source_digest {
+            let what = "the transfer that is being finished was verified against another digest; run again with --fresh";
+            return Err(Error::new(Code::DigestMismatch, Stage::Verify, what));
+        }
         let (head, _, _) = self.to.ends.take();
         let journal = self.journal.take().ok_or_else(Error::aborted)?;
         let is_file = target.facts().kind == Kind::File;
-        let set_length = || if is_file { target.set_length(length) } else { Ok(()) };
+        let cut = || if is_file { target.set_length(length) } else { Ok(()) };
         let failpoint = self.options.failpoint.clone();
-        let f = journal.finish_again(&head, &set_length, &|step| fail(failpoint.as_deref(), step))?;
-        self.demand_disk_digest(&f.disk_digest)?;
+        let sector = target.facts().logical_block as usize;
+        journal.finish_again(&head, sector, &cut, &|step| fail(failpoint.as_deref(), step))?;
         Ok(Report {
             virtual_size: length,
             source_bytes: self.shared.counters.source.load(Ordering::Relaxed),

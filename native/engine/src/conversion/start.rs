@@ -7,7 +7,7 @@ use crate::error::{Code, Error, Result, Stage};
 use crate::formats::Format;
 use crate::formats::qcow2::{self, Qcow2};
 use crate::formats::raw::Raw;
-use crate::journal::{Checkpoint, Journal, Key, Recovered, Store, ZeroKnown};
+use crate::journal::{Checkpoint, Finishing, Journal, Key, Recovered, Store, ZeroKnown};
 use crate::sniff::FormatKind;
 use crate::targets::{Kind, Target};
 
@@ -37,32 +37,36 @@ const OPEN_GROUPS: usize = 256;
 const CLEARED: u64 = 8 << 20;
 
 /// The journal's view of a target.
-struct TargetStore(Arc<dyn Target>);
+struct TargetStore {
+    target: Arc<dyn Target>,
+    length: u64,
+}
 
 impl Store for TargetStore {
     fn read(&self, at: u64, into: &mut [u8]) -> Result<()> {
-        self.0.read(at, into)
+        self.target.read(at, into)
     }
     fn write(&self, at: u64, bytes: &[u8]) -> Result<()> {
-        self.0.write(at, bytes)
+        self.target.write(at, bytes)
     }
     fn flush(&self) -> Result<()> {
-        self.0.flush()
+        self.target.flush()
     }
     fn length(&self) -> u64 {
-        self.0.facts().length
+        self.length
     }
 }
 
-pub fn journal_store(target: &Arc<dyn Target>) -> Arc<dyn Store> {
-    Arc::new(TargetStore(Arc::clone(target)))
+/// `length` of the target in bytes, now.
+pub fn journal_store(target: &Arc<dyn Target>, length: u64) -> Arc<dyn Store> {
+    Arc::new(TargetStore { target: Arc::clone(target), length })
 }
 
 /// What an earlier run left, as far as this one goes on from it.
 enum Past {
     None,
     Checkpoint(Box<Checkpoint>),
-    Finishing(Box<Recovered>),
+    Finishing(Finishing),
 }
 
 fn expect_room(disk: Option<u64>, target: &dyn Target) -> Result<()> {
@@ -143,31 +147,19 @@ pub fn start(target: Arc<dyn Target>, o: Options) -> Result<Conversion> {
     }
     expect_room(o.size.or(image_length), &*target)?;
 
-    let store = journal_store(&target);
     let key = Key::new(o.key);
-    let past = if o.resume { recover(&*store, &key)? } else { Past::None };
+    let is_block = target.facts().kind == Kind::Block;
+    let (journal, past, zeroed) = open_journal(&target, &key, &o)?;
     let disk = match &past {
-        Past::Finishing(f) => f.virtual_size(),
+        Past::Finishing(f) => Some(f.virtual_size),
         _ => o.size.or(image_length),
-    };
-    let journalled = target.facts().kind != Kind::Null;
-    let (journal, zeroed) = match &past {
-        Past::None => {
-            prepare(&*target, disk, o.preallocate)?;
-            let journal = if journalled { Some(Journal::begin(Arc::clone(&store), key, &o.identity)?) } else { None };
-            (journal, target.facts().kind != Kind::Block)
-        }
-        Past::Checkpoint(c) => {
-            (Some(Journal::take_over(Arc::clone(&store), key)?), matches!(c.zero_known, ZeroKnown::NewFile))
-        }
-        Past::Finishing(_) => (Some(Journal::take_over(Arc::clone(&store), key)?), true),
     };
 
     let shared = Arc::new(Shared::default());
     let resumes = match &past {
         Past::None => 0,
         Past::Checkpoint(c) => c.resumes + 1,
-        Past::Finishing(f) => f.resumes() + 1,
+        Past::Finishing(f) => f.resumes + 1,
     };
     let replay = !o.seekable;
     let ends = Ends::new(disk);
@@ -231,7 +223,7 @@ pub fn start(target: Arc<dyn Target>, o: Options) -> Result<Conversion> {
             notes.clone(),
             Arc::clone(&durable),
             Arc::clone(&shared),
-            journalled && !small && !head_only,
+            target.facts().kind != Kind::Null && !small && !head_only,
         ),
         format,
         codecs: o.sniffed.codecs.clone(),
@@ -261,9 +253,19 @@ pub fn start(target: Arc<dyn Target>, o: Options) -> Result<Conversion> {
             identity: o.identity.clone(),
             way: o.way.name().to_owned(),
             virtual_size: disk,
-            zero_known: if zeroed { ZeroKnown::NewFile } else { ZeroKnown::No },
+            file_length: o.source_length,
+            zero_known: if is_block { ZeroKnown::No } else { ZeroKnown::NewFile },
             resumes,
-            ..Checkpoint::default()
+            watermark: 0,
+            restart: None,
+            written_to: None,
+            source_hash: None,
+            hash_offset: 0,
+            groups: Vec::new(),
+            head_hash: None,
+            written: 0,
+            zeroed: 0,
+            skipped: 0,
         },
         length: disk,
     };
@@ -298,7 +300,7 @@ pub fn start(target: Arc<dyn Target>, o: Options) -> Result<Conversion> {
             decoded,
             hashed,
             past_finishing: match past {
-                Past::Finishing(f) => Some(*f),
+                Past::Finishing(f) => Some(f),
                 _ => None,
             },
             resumes,
@@ -307,11 +309,29 @@ pub fn start(target: Arc<dyn Target>, o: Options) -> Result<Conversion> {
     })
 }
 
-fn recover(store: &dyn Store, key: &Key) -> Result<Past> {
-    Ok(match crate::journal::recover(store, key)? {
-        Recovered::Checkpoint(c) => Past::Checkpoint(c),
-        found @ Recovered::Finishing { .. } => Past::Finishing(Box::new(found)),
-        // Too early for a checkpoint: the transfer begins anew.
-        _ => Past::None,
-    })
+/// Takes over the journal that is there, or begins one. Answers also whether what is not written reads as zeros.
+fn open_journal(target: &Arc<dyn Target>, key: &Key, o: &Options) -> Result<(Option<Journal>, Past, bool)> {
+    let facts = target.facts();
+    if facts.kind == Kind::Null {
+        return Ok((None, Past::None, true));
+    }
+    let disk = o.size.or(o.sniffed.virtual_size);
+    let file = facts.kind == Kind::File;
+    if o.resume {
+        let length = if file { facts.length.max(HELD) } else { facts.length };
+        let (journal, recovered) = Journal::take_over(journal_store(target, length), key)?;
+        match recovered {
+            Recovered::Checkpoint(c) => {
+                let zeroed = matches!(c.zero_known, ZeroKnown::NewFile);
+                return Ok((Some(journal), Past::Checkpoint(c), zeroed));
+            }
+            Recovered::Finishing { finishing, .. } => return Ok((Some(journal), Past::Finishing(finishing), true)),
+            // Too early for a checkpoint: the transfer begins anew.
+            _ => {}
+        }
+    }
+    prepare(&**target, disk, o.preallocate)?;
+    let length = if file { disk.unwrap_or(0).max(HELD) } else { facts.length };
+    let journal = Journal::begin(journal_store(target, length), key, &o.identity)?;
+    Ok((Some(journal), Past::None, file))
 }
