@@ -115,7 +115,7 @@ describe('an unfinished transfer', () => {
     };
     expect(found.target.recovered).toMatchObject({ kind: 'checkpoint', virtualSize: SIZE });
     expect(found.target.recovered.watermark).toBeGreaterThan(0);
-    expect((await program.run(['inspect', target])).stdout).toMatch(/unfinished transfer[^]*\/raw/);
+    expect((await program.run(['inspect', target])).stdout).toMatch(/unfinished transfer[\s\S]*\/raw/);
     const other = await program.refused([`${server.url}/qcow2`, target]);
     expect(['CHANGED', 'BAD_SPEC']).toContain(other.code);
     expect(other.message).toMatch(/--fresh/);
