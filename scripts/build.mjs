@@ -22,8 +22,10 @@ function buildNative() {
   const args = ['build', '--release', '--locked', '--manifest-path', manifest, '-p', 'diskferry-addon'];
   const cargo = findCargo();
   const { status, error } = spawnSync(cargo, args, { stdio: 'inherit' });
-  if (error) give(`${cargo} cannot be run (${error.message}): install Rust from https://rustup.rs and run npm ci again`);
-  if (status !== 0) give('cargo could not build the native part; its messages above say why (a C compiler is needed too)');
+  if (error)
+    give(`${cargo} cannot be run (${error.message}): install Rust from https://rustup.rs and run npm ci again`);
+  if (status !== 0)
+    give('cargo could not build the native part; its messages above say why (a C compiler is needed too)');
   const target = process.env.CARGO_TARGET_DIR ?? join(root, 'native', 'target');
   const library = LIBRARIES[process.platform];
   if (!library) give(`diskferry does not know how libraries are called on ${process.platform}`);
@@ -65,7 +67,9 @@ async function buildTypeScript() {
     sourcesContent: false,
     logLevel: 'warning',
     // undici is CommonJS and asks for Node's own modules by `require`, which ES modules do not have.
-    banner: { js: "import { createRequire as __createRequire } from 'node:module'; const require = __createRequire(import.meta.url);" },
+    banner: {
+      js: "import { createRequire as __createRequire } from 'node:module'; const require = __createRequire(import.meta.url);",
+    },
     chunkNames: 'cli/[name]-[hash]',
   });
   chmodSync(join(draft, 'cli', 'main.js'), 0o755);
