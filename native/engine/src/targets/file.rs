@@ -238,15 +238,16 @@ impl Target for FileTarget {
         file.usable()?;
         file.within_offsets(0, len)?;
         self.new_length.store(true, Ordering::Relaxed);
-        while len > 0 {
+        loop {
             match fallocate(file.fd(), FallocateFlags::empty(), 0, len) {
                 Ok(()) => break,
                 Err(Errno::INTR) => {}
+                // fallocate(2): a length of 0 is EINVAL, and there is nothing to reserve.
+                Err(Errno::INVAL) if len == 0 => return Ok(()),
                 Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
-                    let message = format!(
-                        "the file system of {} cannot reserve {len} bytes ahead; leave out --preallocate",
-                        self.path.display()
-                    );
+                    let path = self.path.display();
+                    let message =
+                        format!("the file system of {path} cannot reserve {len} bytes ahead; leave out --preallocate");
                     return Err(Error::new(Code::Unsupported, Stage::Target, message));
                 }
                 Err(cause) => return Err(file.failed("reserving", 0, len, cause)),
