@@ -1,5 +1,6 @@
 import type { Log } from '../dataplane/context.ts';
-import { digestFromList, parseDigest } from '../dataplane/digests.ts';
+import { digestFromList } from '../dataplane/digest-list.ts';
+import { parseDigest } from '../dataplane/digests.ts';
 import { FerryError } from '../dataplane/errors.ts';
 import type { Digest, SourceOptions } from '../dataplane/source.ts';
 

@@ -1,6 +1,6 @@
 import type { Inspection, TargetInspection } from '../dataplane/inspect.ts';
 import type { Recovered } from '../dataplane/native.ts';
-import { formatBytes } from '../dataplane/sizes.ts';
+import { formatSize } from '../dataplane/sizes.ts';
 import { columns, exactly, imageKind } from './report.ts';
 
 type Row = readonly [label: string, value: string | undefined];
@@ -19,11 +19,11 @@ export function sourceText(found: Inspection): string {
     ['disk', image.virtualSize === undefined ? 'size known only at the end' : exactly(image.virtualSize)],
     ['features', image.features.join(', ')],
     ...image.leftOut.map((what): Row => ['left out', what]),
-    ['decoder', image.window === 0 ? undefined : `needs a window of ${formatBytes(image.window)}`],
+    ['decoder', image.window === 0 ? undefined : `needs a window of ${formatSize(image.window)}`],
     ['plan', plan.way === 'refuse' ? 'refuse' : `${plan.way}: ${plan.why}`],
     ['refused', refusal && `${refusal.message} (${refusal.code})`],
     ['resumable', plan.way === 'refuse' ? undefined : `${plan.resumable ? 'yes' : 'no'}: ${plan.resumeWhy}`],
-    ['speed', found.rate === undefined ? undefined : `${formatBytes(found.rate)}/s while looking`],
+    ['speed', found.rate === undefined ? undefined : `${formatSize(found.rate)}/s while looking`],
     ['traffic', `${exactly(found.traffic)} to learn this`],
   ]);
 }

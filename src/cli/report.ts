@@ -1,4 +1,4 @@
-import { formatBytes } from '../dataplane/sizes.ts';
+import { formatSize } from '../dataplane/sizes.ts';
 import type { TransferReport } from '../dataplane/transfer.ts';
 import { duration } from './progress/figures.ts';
 
@@ -11,7 +11,7 @@ export function columns(rows: readonly (readonly [label: string, value: string |
 
 /** `1.50 GiB (1610612736 bytes)`: for reading and for reckoning. */
 export function exactly(bytes: number): string {
-  const human = formatBytes(bytes);
+  const human = formatSize(bytes);
   return human === `${bytes} bytes` || human === `${bytes} B` ? human : `${human} (${bytes} bytes)`;
 }
 
@@ -51,7 +51,7 @@ export function reportText(report: TransferReport): string {
     ['  read back', report.reread === 0 ? undefined : exactly(report.reread)],
     ['source digest', report.sourceDigest],
     ['disk digest', report.diskDigest],
-    ['time', `${took}, ${formatBytes(report.rate)}/s on average`],
+    ['time', `${took}, ${formatSize(report.rate)}/s on average`],
     ['resumes', times(report.resumes, 'resume', 'resumes')?.concat(resumed)],
     ['retries', times(report.retries, 'retry', 'retries')],
     ...report.leftOut.map((what) => ['left out', what] as const),

@@ -64,7 +64,7 @@ async function runInspect(what: string, target: string | undefined, flags: Inspe
     }
   }
   const log = logTo(showProgress(process.stderr, 'none'), flags.verbose === true);
-  const found = await inspectSource(what, await sourceOptions(flags), target, listenForStop().signal, log);
+  const found = await inspectSource(what, await sourceOptions(flags), target === undefined ? undefined : { path: target, stateDirectory: stateDirectory() }, listenForStop().signal, log);
   process.stdout.write(flags.json ? `${JSON.stringify(found)}\n` : text.sourceText(found));
 }
 

@@ -31,7 +31,7 @@ export function defineVerify(program: Command): void {
 }
 
 async function runVerify(target: string, flags: VerifyFlags): Promise<void> {
-  const [{ listenForStop }, { verify }, { FerryError }, { formatBytes }, { columns, exactly }] = await Promise.all([
+  const [{ listenForStop }, { verify }, { FerryError }, { formatSize }, { columns, exactly }] = await Promise.all([
     import('../stop.ts'),
     import('../../dataplane/inspect.ts'),
     import('../../dataplane/errors.ts'),
@@ -48,7 +48,7 @@ async function runVerify(target: string, flags: VerifyFlags): Promise<void> {
     target,
     flags.diskDigest,
     flags.size,
-    (done, total) => draw(`reading ${formatBytes(done)} of ${formatBytes(total)}`),
+    (done, total) => draw(`reading ${formatSize(done)} of ${formatSize(total)}`),
     listenForStop().signal,
   ).finally(() => {
     if (drawn > 0) process.stderr.write(`\r${' '.repeat(drawn)}\r`);
