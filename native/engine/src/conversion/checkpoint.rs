@@ -100,8 +100,14 @@ impl Checkpointer {
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
             };
             match note {
-                Note::Barrier(b) => open.entry(b.number).or_default().barrier = Some(b),
-                Note::Hash(h) => open.entry(h.number).or_default().hash = Some(h),
+                Note::Barrier(barrier) => {
+                    let number = barrier.number;
+                    open.entry(number).or_default().barrier = Some(barrier);
+                }
+                Note::Hash(hash) => {
+                    let number = hash.number;
+                    open.entry(number).or_default().hash = Some(hash);
+                }
                 Note::Written(number) => open.entry(number).or_default().written = true,
                 Note::Close => return Ok(()),
             }
