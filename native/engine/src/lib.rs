@@ -4,4 +4,5 @@ pub mod bytes;
 pub mod codecs;
 pub mod error;
 pub mod formats;
+pub mod journal;
 pub mod limits;
