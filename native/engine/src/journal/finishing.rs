@@ -78,7 +78,7 @@ impl Journal {
 
         self.ensure_ours()?;
         self.record.kind = Kind::Finishing(Box::new(finishing), ends.clone());
-        self.write_record(true)?;
+        self.write_record(false)?;
         fail(STEPS[1]);
 
         self.write_ends(&ends, Aligned::zeroed(last.len()), head, sector, before_last, fail)
@@ -167,7 +167,8 @@ impl Journal {
         self.read_last(ends, &mut last)?;
         write_aligned(&*self.store, FRONT as u64, &head[FRONT..])?;
         before_last()?;
-        self.store.flush()?;
+        // From here on GPT headers come to stand, so sgdisk must be turned away; either form of the record is valid.
+        self.write_record(true)?;
         fail(STEPS[2]);
 
         self.ensure_ours()?;
