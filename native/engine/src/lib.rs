@@ -7,6 +7,7 @@ pub mod digest;
 pub mod error;
 pub mod foreign;
 pub mod formats;
+pub mod journal;
 pub mod limits;
 pub mod targets;
 pub mod zeros;
