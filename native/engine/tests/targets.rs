@@ -317,7 +317,7 @@ fn a_target_has_one_writer() {
         let started = Instant::now();
         let error = refusal(path);
         assert_eq!(error.code, Code::Busy, "{error}");
-        assert!(started.elapsed().as_millis() < 500, "BUSY at once");
+        assert!(started.elapsed().as_secs() < 1, "BUSY at once");
         let reader = open_with(path, READ).unwrap();
         reader.read(0, &mut [0; 10]).unwrap();
         for refused in [reader.write(0, &[1]), reader.zero(0, 8192), reader.set_length(5), reader.flush()] {

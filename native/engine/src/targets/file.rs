@@ -230,7 +230,9 @@ impl Target for FileTarget {
         file.usable()?;
         file.within_offsets(0, len)?;
         self.new_length.store(true, Ordering::Relaxed);
-        rustix::fs::ftruncate(file.fd(), len).map_err(|cause| file.failed("setting the length to", 0, len, cause))
+        // ftruncate(2): EFBIG where the file system has a lesser limit, which becomes NO_SPACE.
+        rustix::fs::ftruncate(file.fd(), len)
+            .map_err(|cause| Error::target(format!("making {} {len} bytes long", self.path.display()), &cause.into()))
     }
 
     fn preallocate(&self, len: u64) -> Result<()> {
