@@ -5,7 +5,7 @@ import { mkdtemp, open, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { FerryError } from '../../dataplane/errors.ts';
-import { formatBytes } from '../../dataplane/sizes.ts';
+import { formatSize } from '../../dataplane/sizes.ts';
 import { makeDisk, tool } from './content.ts';
 import { writeQcow2 } from './qcow2.ts';
 import { type DemoServer, serveFile } from './server.ts';
@@ -55,12 +55,12 @@ async function show(stage: Stage, content: number): Promise<void> {
   const target = join(directory, 'disk.img');
 
   const made = await makeDisk(raw, content, signal);
-  say(`made a disk: ${made.kind} with ${made.files} files, ${formatBytes(made.bytes)} of content`);
+  say(`made a disk: ${made.kind} with ${made.files} files, ${formatSize(made.bytes)} of content`);
   const converted = await tool('qemu-img', ['convert', '-c', '-W', '-O', 'qcow2', raw, image], signal);
   if (converted === undefined) await writeQcow2(raw, image, signal);
   const { size } = await stat(image);
   say(
-    `packed it as compressed qcow2, ${formatBytes(size)}, ${converted === undefined ? 'by itself (qemu-img is not installed)' : 'by qemu-img'}`,
+    `packed it as compressed qcow2, ${formatSize(size)}, ${converted === undefined ? 'by itself (qemu-img is not installed)' : 'by qemu-img'}`,
   );
 
   await using server = await serveFile(image, size / WATCHED);
@@ -73,7 +73,7 @@ async function show(stage: Stage, content: number): Promise<void> {
   say('the same command again:');
   const code = await ended(importing(stage, server.url, target, digest, 'inherit'), signal);
   if (code !== 0) throw new FerryError(`the import ended with exit code ${code}`, { code: 'IO', stage: 'verify' });
-  say(`it went on: ${formatBytes(server.sent - before)} of ${formatBytes(size)} were fetched this time`);
+  say(`it went on: ${formatSize(server.sent - before)} of ${formatSize(size)} were fetched this time`);
   await compare(stage, raw, target);
 }
 

@@ -1,4 +1,4 @@
-import { formatBytes } from '../../dataplane/sizes.ts';
+import { formatRate, formatSize } from '../../dataplane/sizes.ts';
 import type { Snapshot } from '../../dataplane/transfer.ts';
 import { duration, percent } from './figures.ts';
 
@@ -22,13 +22,13 @@ function pieces(snapshot: Snapshot): Piece[] {
   const { source, disk, phase } = snapshot;
   const share = percent(snapshot);
   const of = (bytes: number, length: number | undefined) =>
-    length === undefined ? formatBytes(bytes) : `${formatBytes(bytes)} of ${formatBytes(length)}`;
+    length === undefined ? formatSize(bytes) : `${formatSize(bytes)} of ${formatSize(length)}`;
   const out: Piece[] = [{ text: share === undefined ? '  ?%' : `${String(share).padStart(3)}%`, rank: 0 }];
   if (phase === 'opening' || phase === 'planning') return [...out, { text: PHASES[phase], rank: 1 }];
   out.push({ text: `source ${of(source.bytes, source.length)}`, rank: 4 });
   out.push({ text: `disk ${of(disk.bytes, disk.length)}`, rank: 5 });
   if (phase !== 'moving') return [...out, { text: PHASES[phase], rank: 1 }];
-  out.push({ text: `${formatBytes(snapshot.rate)}/s`, rank: 1 });
+  out.push({ text: formatRate(snapshot.rate), rank: 1 });
   if (snapshot.secondsLeft !== undefined) out.push({ text: `${duration(snapshot.secondsLeft)} left`, rank: 3 });
   if (snapshot.bottleneck !== 'none') out.push({ text: snapshot.bottleneck, rank: 2 });
   if (snapshot.retries > 0)
