@@ -46,13 +46,17 @@ function counted({ passed, failed, skipped }, code) {
 async function testEngine() {
   const sum = { passed: 0, failed: 0, skipped: 0 };
   const manifest = join('native', 'Cargo.toml');
-  const code = await run('cargo', ['test', '--manifest-path', manifest, '--workspace', '--exclude', 'diskferry-addon', '--no-fail-fast'], (line) => {
-    const found = /^test result: \w+\. (\d+) passed; (\d+) failed; (\d+) ignored/.exec(line);
-    if (!found) return;
-    sum.passed += Number(found[1]);
-    sum.failed += Number(found[2]);
-    sum.skipped += Number(found[3]);
-  });
+  const code = await run(
+    'cargo',
+    ['test', '--manifest-path', manifest, '--workspace', '--exclude', 'diskferry-addon', '--no-fail-fast'],
+    (line) => {
+      const found = /^test result: \w+\. (\d+) passed; (\d+) failed; (\d+) ignored/.exec(line);
+      if (!found) return;
+      sum.passed += Number(found[1]);
+      sum.failed += Number(found[2]);
+      sum.skipped += Number(found[3]);
+    },
+  );
   return counted(sum, code);
 }
 

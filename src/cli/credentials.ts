@@ -7,6 +7,7 @@ export interface SourceFlags {
   readonly ca?: string;
   readonly headersFile?: string;
   readonly credentialsFile?: string;
+  readonly insecureRedirects?: boolean;
 }
 
 /** Larger than any list of headers or bundle of certificates (Debian's is 220 kB), so that a slip is noticed. */
@@ -41,6 +42,7 @@ export async function sourceOptions(flags: SourceFlags, env: NodeJS.ProcessEnv =
     ...(Object.keys(headers).length > 0 ? { headers } : {}),
     ...(credentials ? { credentials } : {}),
     ...(ca === undefined ? {} : { ca }),
+    ...(flags.insecureRedirects ? { insecureRedirects: true } : {}),
     stdin: process.stdin,
   };
 }

@@ -1,7 +1,7 @@
 import type { Inspection, TargetInspection } from '../dataplane/inspect.ts';
 import type { Recovered } from '../dataplane/native.ts';
-import { formatSize } from '../dataplane/sizes.ts';
-import { columns, exactly, imageKind } from './report.ts';
+import { formatExactSize, formatRate, formatSize } from '../dataplane/sizes.ts';
+import { columns, imageKind } from './report.ts';
 
 type Row = readonly [label: string, value: string | undefined];
 
@@ -11,20 +11,20 @@ export function sourceText(found: Inspection): string {
   const refusal = plan.refusal ?? image.refusal;
   return columns([
     ['source', source.name],
-    ['length', source.length === undefined ? 'not known before the end' : exactly(source.length)],
+    ['length', source.length === undefined ? 'not known before the end' : formatExactSize(source.length)],
     ['ranges', source.ranges ? 'yes' : 'no'],
     ['validator', source.validator ?? 'none'],
     ...Object.entries(source.details).map(([name, value]): Row => [spaced(name), detail(value)]),
     ['image', imageKind(image.format, image.codecs)],
-    ['disk', image.virtualSize === undefined ? 'size known only at the end' : exactly(image.virtualSize)],
+    ['disk', image.virtualSize === undefined ? 'size known only at the end' : formatExactSize(image.virtualSize)],
     ['features', image.features.join(', ')],
     ...image.leftOut.map((what): Row => ['left out', what]),
     ['decoder', image.window === 0 ? undefined : `needs a window of ${formatSize(image.window)}`],
     ['plan', plan.way === 'refuse' ? 'refuse' : `${plan.way}: ${plan.why}`],
     ['refused', refusal && `${refusal.message} (${refusal.code})`],
     ['resumable', plan.way === 'refuse' ? undefined : `${plan.resumable ? 'yes' : 'no'}: ${plan.resumeWhy}`],
-    ['speed', found.rate === undefined ? undefined : `${formatSize(found.rate)}/s while looking`],
-    ['traffic', `${exactly(found.traffic)} to learn this`],
+    ['speed', found.rate === undefined ? undefined : `${formatRate(found.rate)} while looking`],
+    ['traffic', `${formatExactSize(found.traffic)} to learn this`],
   ]);
 }
 
@@ -43,7 +43,7 @@ export function targetText(found: TargetInspection): string {
   return columns([
     ['target', found.path],
     ['kind', found.kind === 'block' ? 'block device' : found.kind],
-    ['length', exactly(found.length)],
+    ['length', formatExactSize(found.length)],
     ...recoveredRows(found),
   ]);
 }
@@ -58,7 +58,7 @@ function recoveredRows({ recovered, foreign, path }: TargetInspection): Row[] {
       return [
         ['holds', 'a finished disk'],
         ['from', sourceOf(recovered)],
-        ['disk', exactly(recovered.virtualSize)],
+        ['disk', formatExactSize(recovered.virtualSize)],
         ['disk digest', recovered.diskDigest],
       ];
     default:
@@ -66,8 +66,8 @@ function recoveredRows({ recovered, foreign, path }: TargetInspection): Row[] {
         ['holds', recovered.kind === 'finishing' ? 'a transfer cut while finishing' : 'an unfinished transfer'],
         ['from', sourceOf(recovered)],
         ['way', recovered.way],
-        ['done', `${exactly(recovered.watermark)} of the source are on the target`],
-        ['disk', recovered.virtualSize === undefined ? undefined : exactly(recovered.virtualSize)],
+        ['done', `${formatExactSize(recovered.watermark)} of the source are on the target`],
+        ['disk', recovered.virtualSize === undefined ? undefined : formatExactSize(recovered.virtualSize)],
         ['resumes', recovered.resumes === 0 ? undefined : String(recovered.resumes)],
         ['go on', 'run the same import again'],
         ['drop it', `diskferry forget ${path}`],

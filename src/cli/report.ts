@@ -1,4 +1,4 @@
-import { formatSize } from '../dataplane/sizes.ts';
+import { formatExactSize, formatRate } from '../dataplane/sizes.ts';
 import type { TransferReport } from '../dataplane/transfer.ts';
 import { duration } from './progress/figures.ts';
 
@@ -7,12 +7,6 @@ export function columns(rows: readonly (readonly [label: string, value: string |
   const shown = rows.filter((row): row is [string, string] => row[1] !== undefined && row[1] !== '');
   const width = Math.max(...shown.map(([label]) => label.length));
   return shown.map(([label, value]) => `${label.padEnd(width)}  ${value}\n`).join('');
-}
-
-/** `1.50 GiB (1610612736 bytes)`: for reading and for reckoning. */
-export function exactly(bytes: number): string {
-  const human = formatSize(bytes);
-  return human === `${bytes} bytes` || human === `${bytes} B` ? human : `${human} (${bytes} bytes)`;
 }
 
 function times(count: number, one: string, many: string): string | undefined {
@@ -29,7 +23,7 @@ export function reportText(report: TransferReport): string {
   if (report.outcome === 'already-done') {
     return columns([
       ['done before', `${report.target} already holds this disk; nothing was fetched or written`],
-      ['disk', exactly(report.virtualSize)],
+      ['disk', formatExactSize(report.virtualSize)],
       ['disk digest', report.diskDigest],
       ...report.notes.map((note) => ['note', note] as const),
     ]);
@@ -42,16 +36,16 @@ export function reportText(report: TransferReport): string {
   return columns([
     ['done', `${report.target} is complete and verified`],
     ['source', `${report.source}, ${imageKind(report.format, report.codecs)}, way: ${report.way}`],
-    ['source bytes', exactly(report.sourceBytes)],
-    ['received', report.receivedBytes === report.sourceBytes ? undefined : exactly(report.receivedBytes)],
-    ['disk', exactly(report.virtualSize)],
-    ['  written', exactly(report.written)],
-    ['  zeroed', exactly(report.zeroed)],
-    ['  skipped', exactly(report.skipped)],
-    ['  read back', report.reread === 0 ? undefined : exactly(report.reread)],
+    ['source bytes', formatExactSize(report.sourceBytes)],
+    ['received', report.receivedBytes === report.sourceBytes ? undefined : formatExactSize(report.receivedBytes)],
+    ['disk', formatExactSize(report.virtualSize)],
+    ['  written', formatExactSize(report.written)],
+    ['  zeroed', formatExactSize(report.zeroed)],
+    ['  skipped', formatExactSize(report.skipped)],
+    ['  read back', report.reread === 0 ? undefined : formatExactSize(report.reread)],
     ['source digest', report.sourceDigest],
     ['disk digest', report.diskDigest],
-    ['time', `${took}, ${formatSize(report.rate)}/s on average`],
+    ['time', `${took}, ${formatRate(report.rate)} on average`],
     ['resumes', times(report.resumes, 'resume', 'resumes')?.concat(resumed)],
     ['retries', times(report.retries, 'retry', 'retries')],
     ...report.leftOut.map((what) => ['left out', what] as const),

@@ -19,6 +19,7 @@ interface ImportFlags {
   readonly ca?: string;
   readonly headersFile?: string;
   readonly credentialsFile?: string;
+  readonly insecureRedirects?: boolean;
   readonly stall: number;
   readonly patience: number;
   readonly progress: ProgressMode;
@@ -68,6 +69,7 @@ export function defineImport(program: Command): void {
     .option('--force', 'overwrite a target that holds something else')
     .option('--ca <file>', 'PEM certificates to trust beside those of the system')
     .option('--headers-file <file>', 'request headers, a "Name: value" a line; also in $DISKFERRY_HEADERS')
+    .option('--insecure-redirects', 'follow redirects from https to http')
     .option(
       '--credentials-file <file>',
       'user:password for the server; also in $DISKFERRY_USERNAME and $DISKFERRY_PASSWORD',

@@ -5,6 +5,7 @@ interface InspectFlags {
   readonly ca?: string;
   readonly headersFile?: string;
   readonly credentialsFile?: string;
+  readonly insecureRedirects?: boolean;
   readonly json?: boolean;
   readonly verbose?: boolean;
 }
@@ -34,6 +35,7 @@ export function defineInspect(program: Command): void {
     .addOption(new Option('--as <end>', 'look at a local file or device as this').choices(['source', 'target']))
     .option('--ca <file>', 'PEM certificates to trust beside those of the system')
     .option('--headers-file <file>', 'request headers, a "Name: value" a line; also in $DISKFERRY_HEADERS')
+    .option('--insecure-redirects', 'follow redirects from https to http')
     .option(
       '--credentials-file <file>',
       'user:password for the server; also in $DISKFERRY_USERNAME and $DISKFERRY_PASSWORD',
@@ -63,8 +65,9 @@ async function runInspect(what: string, target: string | undefined, flags: Inspe
       return;
     }
   }
+  const destination = target === undefined ? undefined : { path: target, stateDirectory: stateDirectory() };
   const log = logTo(showProgress(process.stderr, 'none'), flags.verbose === true);
-  const found = await inspectSource(what, await sourceOptions(flags), target === undefined ? undefined : { path: target, stateDirectory: stateDirectory() }, listenForStop().signal, log);
+  const found = await inspectSource(what, await sourceOptions(flags), destination, listenForStop().signal, log);
   process.stdout.write(flags.json ? `${JSON.stringify(found)}\n` : text.sourceText(found));
 }
 

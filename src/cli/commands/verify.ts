@@ -31,26 +31,30 @@ export function defineVerify(program: Command): void {
 }
 
 async function runVerify(target: string, flags: VerifyFlags): Promise<void> {
-  const [{ listenForStop }, { verify }, { FerryError }, { formatSize }, { columns, exactly }] = await Promise.all([
-    import('../stop.ts'),
-    import('../../dataplane/inspect.ts'),
-    import('../../dataplane/errors.ts'),
-    import('../../dataplane/sizes.ts'),
-    import('../report.ts'),
-  ]);
+  const [{ listenForStop }, { verify }, { FerryError }, { formatExactSize, formatSize }, { columns }] =
+    await Promise.all([
+      import('../stop.ts'),
+      import('../../dataplane/inspect.ts'),
+      import('../../dataplane/errors.ts'),
+      import('../../dataplane/sizes.ts'),
+      import('../report.ts'),
+    ]);
   let drawn = 0;
   const draw = (text: string) => {
     if (!process.stderr.isTTY) return;
     process.stderr.write(`\r${text.padEnd(drawn)}`);
     drawn = text.length;
   };
-  const result = await verify(
-    target,
-    flags.diskDigest,
-    flags.size,
-    (done, total) => draw(`reading ${formatSize(done)} of ${formatSize(total)}`),
-    listenForStop().signal,
-  ).finally(() => {
+  const { signal } = listenForStop();
+  const stopped = new Promise<never>((_, reject) => {
+    signal.addEventListener('abort', () => reject(signal.reason), { once: true });
+  });
+  // The engine reads to the end whatever happens here; the process does not wait for it.
+  const onProgress = (done: number, total: number) => draw(`reading ${formatSize(done)} of ${formatSize(total)}`);
+  const result = await Promise.race([
+    verify(target, flags.diskDigest, flags.size, onProgress, signal),
+    stopped,
+  ]).finally(() => {
     if (drawn > 0) process.stderr.write(`\r${' '.repeat(drawn)}\r`);
   });
   if (result.matches === false) {
@@ -65,7 +69,7 @@ async function runVerify(target: string, flags: VerifyFlags): Promise<void> {
   }
   process.stdout.write(
     columns([
-      ['disk', `${target}, ${exactly(result.bytes)}`],
+      ['disk', `${target}, ${formatExactSize(result.bytes)}`],
       ['disk digest', result.diskDigest],
       ['verified', result.matches ? 'it is the one that was asked for' : undefined],
     ]),

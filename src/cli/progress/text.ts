@@ -1,4 +1,4 @@
-import { formatSize } from '../../dataplane/sizes.ts';
+import { formatRate, formatSize } from '../../dataplane/sizes.ts';
 import type { Snapshot } from '../../dataplane/transfer.ts';
 import { duration, percent } from './figures.ts';
 
@@ -28,7 +28,7 @@ function pieces(snapshot: Snapshot): Piece[] {
   out.push({ text: `source ${of(source.bytes, source.length)}`, rank: 4 });
   out.push({ text: `disk ${of(disk.bytes, disk.length)}`, rank: 5 });
   if (phase !== 'moving') return [...out, { text: PHASES[phase], rank: 1 }];
-  out.push({ text: `${formatSize(snapshot.rate)}/s`, rank: 1 });
+  out.push({ text: formatRate(snapshot.rate), rank: 1 });
   if (snapshot.secondsLeft !== undefined) out.push({ text: `${duration(snapshot.secondsLeft)} left`, rank: 3 });
   if (snapshot.bottleneck !== 'none') out.push({ text: snapshot.bottleneck, rank: 2 });
   if (snapshot.retries > 0)
