@@ -130,7 +130,7 @@ fn open_format(o: &Options, past: &Past, in_file_order: bool, ends: &Ends) -> Re
             };
             Ok(Box::new(Qcow2::new(header.clone(), options)?))
         }
-        _ => Ok(Box::new(Raw::new(file_length, from))),
+        _ => Ok(Box::new(Raw::new(file_length, from.unwrap_or(0), &ends.ranges()))),
     }
 }
 
