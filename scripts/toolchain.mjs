@@ -9,7 +9,7 @@ export const TOOLS = {
   'qemu-img': 'qemu-utils',
   'qemu-io': 'qemu-utils',
   'qemu-nbd': 'qemu-utils',
-  nginx: 'nginx-light',
+  nginx: 'nginx',
   nbdkit: 'nbdkit',
   losetup: 'mount',
   blkid: 'util-linux',

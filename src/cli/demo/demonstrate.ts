@@ -11,7 +11,7 @@ import { writeQcow2 } from './qcow2.ts';
 import { type DemoServer, serveFile } from './server.ts';
 
 /** Seconds that the bytes of the image take to arrive: long enough to watch. */
-const WATCHED = 8;
+const WATCHED = 6;
 /** Shares of the image after which the connection is cut and the import killed. */
 const CUT_AT = 0.25;
 const KILL_AT = 0.6;
