@@ -118,14 +118,10 @@ export async function verify(
   onProgress: (done: number, total: number) => void,
   signal: AbortSignal,
 ): Promise<Verification> {
-  let bytes = length ?? 0;
   try {
-    const found = await native().diskDigest(path, length, (done, total) => {
-      bytes = total;
-      onProgress(done, total);
-    });
+    const found = await native().diskDigest(path, length, onProgress);
     signal.throwIfAborted();
-    return { diskDigest: found, bytes, ...(diskDigest === undefined ? {} : { matches: found === diskDigest }) };
+    return { ...found, ...(diskDigest === undefined ? {} : { matches: found.diskDigest === diskDigest }) };
   } catch (thrown) {
     throw asFerryError(fromEngine(thrown), 'verify');
   }

@@ -535,6 +535,12 @@ fn ask_later(inner: &Arc<conversion::Conversion>, most: usize, deferred: Deferre
     }
 }
 
+#[napi(object)]
+pub struct Verified {
+    pub disk_digest: String,
+    pub bytes: f64,
+}
+
 type OnProgress = ThreadsafeFunction<FnArgs<(f64, f64)>, (), FnArgs<(f64, f64)>, napi::Status, false>;
 
 /// Disk digest of the first `length` bytes of a file or device.
@@ -562,6 +568,6 @@ pub fn disk_digest(
                 call.call((done as f64, total as f64).into(), ThreadsafeFunctionCallMode::NonBlocking);
             }
         })?;
-        Ok(digest::to_text(&hash))
+        Ok(Verified { disk_digest: digest::to_text(&hash), bytes: total as f64 })
     })
 }

@@ -318,8 +318,9 @@ fn open_journal(target: &Arc<dyn Target>, key: &Key, o: &Options) -> Result<(Opt
     }
     let disk = o.size.or(o.sniffed.virtual_size);
     let file = facts.kind == Kind::File;
+    // A file grows as it is written; how long it is at the moment says nothing.
+    let length = if file { i64::MAX as u64 } else { facts.length };
     if o.resume {
-        let length = if file { facts.length.max(HELD) } else { facts.length };
         let (journal, recovered) = Journal::take_over(journal_store(target, length), key)?;
         match recovered {
             Recovered::Checkpoint(c) => {
@@ -332,7 +333,6 @@ fn open_journal(target: &Arc<dyn Target>, key: &Key, o: &Options) -> Result<(Opt
         }
     }
     prepare(&**target, disk, o.preallocate)?;
-    let length = if file { disk.unwrap_or(0).max(HELD) } else { facts.length };
     let journal = Journal::begin(journal_store(target, length), key, &o.identity)?;
     Ok((Some(journal), Past::None, file))
 }
