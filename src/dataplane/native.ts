@@ -185,7 +185,7 @@ export interface Native {
     path: string,
     length: number | undefined,
     onProgress: (done: number, total: number) => void,
-  ): Promise<string>;
+  ): Promise<{ diskDigest: string; bytes: number }>;
 }
 
 interface EngineFailure extends Error {
