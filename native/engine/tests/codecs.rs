@@ -48,7 +48,7 @@ impl Sink for Collect {
     fn commit(&mut self, n: usize) -> Result<()> {
         assert!(n <= self.space.len());
         self.content.extend_from_slice(&self.space[..n]);
-        self.space.fill(0xee);
+        self.space[..n].fill(0xee);
         Ok(())
     }
 
@@ -296,7 +296,7 @@ fn streams_one_after_the_other() {
             match kind {
                 Kind::Gzip => {}
                 // A skippable frame of five bytes (RFC 8878, 3.1.2), and one of none.
-                Kind::Zstd => stream.extend_from_slice(b"\x53\x2a\x4d\x18\x05\0\0\012345\x50\x2a\x4d\x18\0\0\0\0"),
+                Kind::Zstd => stream.extend_from_slice(b"\x53\x2a\x4d\x18\x05\0\0\0abcde\x50\x2a\x4d\x18\0\0\0\0"),
                 Kind::Xz => stream.extend_from_slice(&[0; 8]),
             }
         }
@@ -410,6 +410,12 @@ fn a_bomb_stops_when_the_sink_does() {
         let error = run(kind, &stream, usize::MAX, &mut sink).unwrap_err();
         assert_eq!(error.code, Code::Aborted, "{command}");
         assert!(sink.content.len() <= (1 << 20) + (64 << 10), "{command}: {}", sink.content.len());
+        // And it stays stopped.
+        let mut codec = kind.open(&Limits::default(), None).unwrap();
+        sink.stopped = false;
+        assert_eq!(codec.push(&stream, &mut sink).unwrap_err().code, Code::Aborted);
+        assert_eq!(codec.push(&stream, &mut sink).unwrap_err().code, Code::Aborted);
+        assert_eq!(codec.finish(&mut sink).unwrap_err().code, Code::Aborted);
     }
 }
 

@@ -135,11 +135,12 @@ impl Kind {
 
     /// A decoder for a whole stream, or for what follows `from`.
     pub fn open(self, limits: &Limits, from: Option<&Restart>) -> Result<Box<dyn Codec>> {
-        Ok(match self {
+        let codec: Box<dyn Codec> = match self {
             Kind::Gzip => Box::new(gzip::Gzip::new(limits, from)?),
             Kind::Zstd => Box::new(zstd::Zstd::new(limits, from)?),
             Kind::Xz => Box::new(xz::Xz::new(limits, from)?),
-        })
+        };
+        Ok(Box::new(Once { codec, failed: None }))
     }
 
     /// Memory that decoding will take, read from the head of the stream: (window or dictionary, all together).
@@ -149,6 +150,31 @@ impl Kind {
             Kind::Zstd => zstd::memory(head, limits),
             Kind::Xz => xz::memory(head, limits),
         }
+    }
+}
+
+/// After an error a decoder is not asked again: the error stays.
+struct Once {
+    codec: Box<dyn Codec>,
+    failed: Option<Error>,
+}
+
+impl Once {
+    fn then(&mut self, call: impl FnOnce(&mut dyn Codec) -> Result<()>) -> Result<()> {
+        match &self.failed {
+            Some(error) => Err(error.clone()),
+            None => call(&mut *self.codec).inspect_err(|error| self.failed = Some(error.clone())),
+        }
+    }
+}
+
+impl Codec for Once {
+    fn push(&mut self, input: &[u8], out: &mut dyn Sink) -> Result<()> {
+        self.then(|codec| codec.push(input, out))
+    }
+
+    fn finish(&mut self, out: &mut dyn Sink) -> Result<()> {
+        self.then(|codec| codec.finish(out))
     }
 }
 

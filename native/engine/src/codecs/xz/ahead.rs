@@ -13,12 +13,10 @@ use super::{Done, Plan};
 use crate::codecs::{Kind, Sink, corrupt, truncated};
 use crate::error::{Code, Error, Result, Stage};
 
-/// Output moves in pieces of this size.
-pub const PIECE: usize = 256 << 10;
-/// Input is queued in pieces of at most this size.
-const QUEUED: usize = 64 << 10;
+/// Input and output move in pieces of this size (or smaller ones in smaller blocks).
+pub const PIECE: usize = 128 << 10;
 /// Pieces that the first block may have put out whatever the bound says.
-pub const FIRST_PIECES: usize = 4;
+pub const FIRST_PIECES: usize = 8;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Input {
@@ -45,9 +43,11 @@ struct State {
     jobs: VecDeque<Job>,
     /// Number of `jobs[0]`; numbers count up from 0.
     first: u64,
-    /// Bytes allocated for input, and bytes put out and not taken yet.
+    /// Bytes allocated for input, and for output that is not taken yet.
     queued: usize,
     ahead: usize,
+    /// Pieces to be used again, all of [`PIECE`] bytes: without it the allocator keeps some of each size.
+    spare: Vec<Vec<u8>>,
     stop: bool,
 }
 
@@ -68,6 +68,18 @@ impl Shared {
 }
 
 impl State {
+    /// A piece with room for `size` bytes; its content is arbitrary.
+    fn piece(&mut self, size: usize) -> Vec<u8> {
+        let spare = if size == PIECE { self.spare.pop() } else { None };
+        spare.unwrap_or_else(|| Vec::with_capacity(size))
+    }
+
+    fn give_back(&mut self, piece: Vec<u8>) {
+        if piece.capacity() == PIECE {
+            self.spare.push(piece);
+        }
+    }
+
     fn job(&mut self, number: u64) -> Option<&mut Job> {
         self.jobs.get_mut(usize::try_from(number.checked_sub(self.first)?).ok()?)
     }
@@ -82,7 +94,7 @@ pub struct Ahead {
 
 impl Ahead {
     pub fn new(plan: Plan) -> Result<Self> {
-        let state = State { jobs: VecDeque::new(), first: 0, queued: 0, ahead: 0, stop: false };
+        let state = State { jobs: VecDeque::new(), first: 0, queued: 0, ahead: 0, spare: Vec::new(), stop: false };
         let shared = Shared {
             state: Mutex::new(state),
             work: Condvar::new(),
@@ -121,22 +133,24 @@ impl Ahead {
     pub fn feed(&mut self, mut input: &[u8], mut left: u64, done: &mut Done, out: &mut dyn Sink) -> Result<()> {
         let bound = self.shared.bound / 2;
         while !input.is_empty() {
-            let mut state = self.until(done, out, |state| state.queued + QUEUED <= bound.max(QUEUED))?;
+            let mut state = self.until(done, out, |state| state.queued + PIECE <= bound.max(PIECE))?;
+            let full = |job: &Job| job.input.back().is_none_or(|last| last.len() == last.capacity());
+            let fresh = if state.jobs.back().is_some_and(full) {
+                let mut fresh = state.piece(PIECE.min(usize::try_from(left).unwrap_or(PIECE)));
+                fresh.clear();
+                state.queued += fresh.capacity();
+                Some(fresh)
+            } else {
+                None
+            };
             let mut taken = 0;
-            let mut allocated = 0;
             if let Some(job) = state.jobs.back_mut() {
-                let room = job.input.back().map_or(0, |last| last.capacity() - last.len());
-                if room == 0 {
-                    let piece = Vec::with_capacity(QUEUED.min(usize::try_from(left).unwrap_or(QUEUED)));
-                    allocated = piece.capacity();
-                    job.input.push_back(piece);
-                }
+                job.input.extend(fresh);
                 if let Some(last) = job.input.back_mut() {
                     taken = (last.capacity() - last.len()).min(input.len());
                     last.extend_from_slice(&input[..taken]);
                 }
             }
-            state.queued += allocated;
             left -= taken as u64;
             input = &input[taken..];
             if left == 0 {
@@ -169,11 +183,12 @@ impl Ahead {
         loop {
             if let Some(first) = state.jobs.front_mut() {
                 if let Some(piece) = first.output.pop_front() {
-                    state.ahead -= piece.len();
+                    state.ahead -= piece.capacity();
                     drop(state);
                     self.shared.work.notify_all();
                     done.put(&piece, out)?;
                     state = self.shared.lock();
+                    state.give_back(piece);
                     continue;
                 }
                 if let Some(outcome) = &first.outcome {
@@ -261,11 +276,11 @@ impl Shared {
             if state.stop {
                 return false;
             }
-            let within = state.queued + state.ahead + piece.len() <= self.bound;
+            let within = state.queued + state.ahead + piece.capacity() <= self.bound;
             let is_first = state.first == number;
             let Some(job) = state.job(number) else { return false };
             if within || (is_first && job.output.len() < FIRST_PIECES) {
-                state.ahead += piece.len();
+                state.ahead += piece.capacity();
                 if let Some(job) = state.job(number) {
                     job.output.push_back(piece);
                 }
@@ -276,8 +291,19 @@ impl Shared {
         }
     }
 
-    fn release(&self, bytes: usize) {
-        self.lock().queued -= bytes;
+    /// A piece for output, `size` bytes long.
+    fn room(&self, size: usize) -> Vec<u8> {
+        let mut piece = self.lock().piece(size);
+        piece.resize(size, 0);
+        piece
+    }
+
+    /// A piece of input has been used.
+    fn release(&self, piece: Vec<u8>) {
+        let mut state = self.lock();
+        state.queued -= piece.capacity();
+        state.give_back(piece);
+        drop(state);
         self.moved.notify_one();
         self.work.notify_all();
     }
@@ -313,7 +339,7 @@ fn decode(
     let size = |put_out: u64| PIECE.min(usize::try_from(uncompressed.saturating_sub(put_out)).unwrap_or(PIECE)).max(1);
     let mut put_out = 0u64;
     let mut at = start;
-    let mut room = vec![0; size(0)];
+    let mut room = shared.room(size(0));
     let mut filled = 0;
     let mut ended = None;
     loop {
@@ -329,7 +355,7 @@ fn decode(
             let step = match decoder.step(input, &mut room[filled..], at) {
                 Ok(step) => step,
                 Err(error) => {
-                    shared.release(piece.capacity());
+                    shared.release(piece);
                     return Some(Err(error));
                 }
             };
@@ -340,7 +366,7 @@ fn decode(
             stuck = input.is_empty() && filled < room.len() || step.read == 0 && step.wrote == 0;
             if filled == room.len() {
                 put_out += filled as u64;
-                let next = if ended.is_some() { Vec::new() } else { vec![0; size(put_out)] };
+                let next = if ended.is_some() { Vec::new() } else { shared.room(size(put_out)) };
                 if !shared.output(number, std::mem::replace(&mut room, next)) {
                     return None;
                 }
@@ -348,7 +374,7 @@ fn decode(
             }
         }
         let over = !input.is_empty();
-        shared.release(piece.capacity());
+        shared.release(piece);
         if over {
             return Some(Err(corrupt(Kind::Xz, at, "a block is shorter than its header says")));
         }
@@ -358,4 +384,31 @@ fn decode(
         return None;
     }
     Some(ended.ok_or_else(|| corrupt(Kind::Xz, at, "a block is longer than its header says")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_end_with_it() {
+        let ahead = Ahead::new(Plan { workers: 3, each: 0, ahead: 1 << 20 }).unwrap();
+        let shared = Arc::downgrade(&ahead.shared);
+        assert!(shared.strong_count() >= 1);
+        drop(ahead);
+        assert_eq!(shared.strong_count(), 0);
+    }
+
+    #[test]
+    fn pieces_are_used_again_and_only_those_of_one_size() {
+        let ahead = Ahead::new(Plan { workers: 1, each: 0, ahead: 1 << 20 }).unwrap();
+        let mut state = ahead.shared.lock();
+        let (large, small) = (state.piece(PIECE), state.piece(10));
+        let pointer = large.as_ptr();
+        state.give_back(large);
+        state.give_back(small);
+        assert_eq!(state.spare.len(), 1);
+        let again = state.piece(PIECE);
+        assert_eq!(again.as_ptr(), pointer);
+    }
 }
