@@ -3,7 +3,6 @@ import { asFerryError, FerryError } from './errors.ts';
 import { hostKey } from './hostkey.ts';
 import { decoderLimits } from './memory-budget.ts';
 import { fromEngine, native, type Recovered, type Sniffed, type TargetFacts } from './native.ts';
-import { peek } from './peek.ts';
 import { type Plan, plan } from './plan.ts';
 import type { SourceDetails, SourceOptions } from './source.ts';
 import { openSource } from './sources/index.ts';
@@ -37,7 +36,8 @@ export async function inspectSource(
   try {
     await using opened = await openSource(text, options, context);
     const began = performance.now();
-    const { head, source } = await peek(stackFilters(opened, context), signal);
+    const source = stackFilters(opened, context);
+    const head = await source.head(signal);
     const seconds = (performance.now() - began) / 1000;
     const { length, ranges, validator } = source.facts;
     const image = native().sniff(head, length, decoderLimits());
@@ -118,14 +118,10 @@ export async function verify(
   onProgress: (done: number, total: number) => void,
   signal: AbortSignal,
 ): Promise<Verification> {
-  let bytes = length ?? 0;
   try {
-    const found = await native().diskDigest(path, length, (done, total) => {
-      bytes = total;
-      onProgress(done, total);
-    });
+    const found = await native().diskDigest(path, length, onProgress);
     signal.throwIfAborted();
-    return { diskDigest: found, bytes, ...(diskDigest === undefined ? {} : { matches: found === diskDigest }) };
+    return { ...found, ...(diskDigest === undefined ? {} : { matches: found.diskDigest === diskDigest }) };
   } catch (thrown) {
     throw asFerryError(fromEngine(thrown), 'verify');
   }

@@ -4,11 +4,9 @@ import { asFerryError, FerryError } from './errors.ts';
 import { feed } from './feed.ts';
 import { hostKey } from './hostkey.ts';
 import { compareIdentity, type Identity, identityOf, parseIdentity } from './identity.ts';
-import { startYoungCollection } from './memory.ts';
 import { decoderLimits } from './memory-budget.ts';
 import { Meter, type Snapshot } from './meter.ts';
 import { fromEngine, type NativeTarget, native, type Report, type Sniffed } from './native.ts';
-import { peek } from './peek.ts';
 import { type Plan, plan, type Way } from './plan.ts';
 import type { Digest, Source, SourceOptions } from './source.ts';
 import { openSource } from './sources/index.ts';
@@ -84,7 +82,6 @@ export async function transfer(
   const started = performance.now();
   const context = contextOf(options, signal, log);
   using meter = new Meter(watch, context);
-  using _collection = startYoungCollection();
   const engine = native();
   try {
     await using opened = await openSource(options.source, options.sourceOptions, context);
@@ -94,7 +91,8 @@ export async function transfer(
     const finished = alreadyDone(options, target.native, identity);
     if (finished) return finished;
 
-    const { head, source } = await peek(stackFilters(opened, context), signal);
+    const source = stackFilters(opened, context, { verified: options.digest !== undefined });
+    const head = await source.head(signal);
     const limits = decoderLimits(options.memory);
     const sniffed = engine.sniff(head, source.facts.length, limits);
     const decided = decide(options, source, sniffed, target.native);

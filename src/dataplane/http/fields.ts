@@ -83,6 +83,7 @@ export function promisedDigest(fields: Fields, whole: boolean): Digest | undefin
 
 function fromBase64(algorithm: Digest['algorithm'], text: string): Digest | undefined {
   const bytes = Buffer.from(text, 'base64');
-  if (bytes.length !== (algorithm === 'sha256' ? 32 : 64)) return undefined;
+  // Buffer.from skips what is no base64, such as the part count of a composite checksum ('…-3').
+  if (bytes.toString('base64') !== text || bytes.length !== (algorithm === 'sha256' ? 32 : 64)) return undefined;
   return { algorithm, hex: bytes.toString('hex') };
 }

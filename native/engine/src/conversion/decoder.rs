@@ -21,7 +21,7 @@ use super::shared::{Counters, Shared};
 
 /// A checkpoint is begun after this many source bytes or this long, whichever comes first ...
 const CHECKPOINT_BYTES: u64 = 48 << 20;
-const CHECKPOINT_TIME: Duration = Duration::from_secs(2);
+const CHECKPOINT_TIME: Duration = Duration::from_secs(1);
 /// ... and the decoder waits rather than let a kill cost more than this (128 MiB less what is in flight).
 const MOST_AT_RISK: u64 = 96 << 20;
 
