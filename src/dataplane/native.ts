@@ -101,6 +101,8 @@ export interface Progress {
   readonly writeBusy: number;
   readonly workIdle: number;
   readonly workers: number;
+  /** Source offset that this run went on from. */
+  readonly resumedAt: number;
 }
 
 export interface Report {
@@ -120,12 +122,15 @@ export interface Report {
 }
 
 export interface ConversionInit {
-  readonly sniffed: Sniffed;
+  /** The image's head, sniffed again by the engine: one parser, one answer. */
+  readonly head: Uint8Array;
   /** JSON text that identifies source and options; comes back in Recovered. */
   readonly identity: string;
   readonly way: 'stream' | 'seek' | 'spill';
   /** Length of the source where it is known. */
   readonly sourceLength?: number;
+  /** The source honours ranges and is pinned, so that it may be read in pieces. */
+  readonly seekable: boolean;
   /** Read everything, so that the source's digest is known, even where ranges would do. */
   readonly wholeSource: boolean;
   /** Go on from what the target's journal holds; otherwise begin anew. */
@@ -138,6 +143,8 @@ export interface ConversionInit {
   /** Demanded at the end: `dd1:<hex>` of the disk. */
   readonly diskDigest?: string;
   readonly spillDirectory?: string;
+  /** A named step of finishing at which the process kills itself, for tests of recovery. */
+  readonly failpoint?: string;
   readonly limits: Limits;
 }
 
@@ -153,8 +160,11 @@ export interface NativeTarget {
 export interface Conversion {
   /** What to fetch next, ascending within its pass; [] = all asked for. Resolves when the engine has taken what it asked for before. */
   next(maxRanges: number): Promise<Range[]>;
-  /** Copies the chunk; false = full, wait for drained(). Throws the engine's error. */
-  push(offset: number, chunk: Uint8Array): boolean;
+  /**
+   * Copies a chunk of at most 1 MiB: 1 = taken; 0 = full, push the same chunk again after drained();
+   * -1 = the pass is over, ask next(). Throws the engine's error.
+   */
+  push(offset: number, chunk: Uint8Array): number;
   drained(): Promise<void>;
   /** The source ends here: `length` bytes in all. */
   end(length: number): void;
@@ -175,7 +185,7 @@ export interface Native {
     path: string,
     length: number | undefined,
     onProgress: (done: number, total: number) => void,
-  ): Promise<string>;
+  ): Promise<{ diskDigest: string; bytes: number }>;
 }
 
 interface EngineFailure extends Error {

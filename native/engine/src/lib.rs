@@ -2,6 +2,14 @@
 
 pub mod bytes;
 pub mod codecs;
+pub mod conversion;
+pub mod digest;
 pub mod error;
+pub mod foreign;
 pub mod formats;
+pub mod journal;
 pub mod limits;
+pub mod mark;
+pub mod sniff;
+pub mod targets;
+pub mod zeros;

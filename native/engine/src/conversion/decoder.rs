@@ -1,0 +1,466 @@
+//! The decoder thread: pieces of the source, through the codecs, into the image format, onto the queue of jobs.
+
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::time::{Duration, Instant};
+
+use crate::bytes::{Bytes, Pool, SLAB, SlabMut};
+use crate::codecs::{self, Codec, Restart, Sink};
+use crate::error::{Code, Error, Result, Stage};
+use crate::formats::{Format, Wants};
+use crate::limits::Limits;
+
+use super::checkpoint::{Barrier, Durable, Note};
+use super::ends::HELD;
+use super::epoch::Epoch;
+use super::hasher::Feed;
+use super::input::{Input, Piece, Taken};
+use super::queue::Queue;
+use super::requests::Requests;
+use super::shared::{Counters, Shared};
+
+/// A checkpoint is begun after this many source bytes or this long, whichever comes first ...
+const CHECKPOINT_BYTES: u64 = 48 << 20;
+const CHECKPOINT_TIME: Duration = Duration::from_secs(1);
+/// ... and the decoder waits rather than let a kill cost more than this (128 MiB less what is in flight).
+const MOST_AT_RISK: u64 = 96 << 20;
+
+/// Barriers of one transfer.
+pub struct Barriers {
+    pub notes: Sender<Note>,
+    pub durable: Arc<Durable>,
+    pub shared: Arc<Shared>,
+    /// No checkpoints for disks that are held whole, and for the null target.
+    pub enabled: bool,
+    next: u64,
+    last_at: Instant,
+    last_source: u64,
+    /// Source offsets of barriers that are not durable yet.
+    open: Vec<(u64, u64)>,
+}
+
+impl Barriers {
+    pub fn new(notes: Sender<Note>, durable: Arc<Durable>, shared: Arc<Shared>, enabled: bool) -> Self {
+        Self { notes, durable, shared, enabled, next: 0, last_at: Instant::now(), last_source: 0, open: Vec::new() }
+    }
+
+    fn due(&self, source: u64) -> bool {
+        self.enabled
+            && (source.saturating_sub(self.last_source) >= CHECKPOINT_BYTES || self.last_at.elapsed() >= CHECKPOINT_TIME)
+    }
+
+    /// A restart point is wanted a little before the checkpoint that will use it.
+    fn restart_due(&self, source: u64, taken_at: u64) -> bool {
+        self.enabled && (source.saturating_sub(taken_at) >= CHECKPOINT_BYTES / 4 || self.last_at.elapsed() >= CHECKPOINT_TIME / 2)
+    }
+
+    fn set(&mut self, queue: &mut Queue, feed: &Sender<Feed>, source: u64, at: (u64, Option<Restart>, u64)) -> Result<()> {
+        queue.settle()?;
+        let done = self.durable.count();
+        self.open.retain(|(number, _)| *number >= done);
+        while let Some((number, offset)) = self.open.first().copied()
+            && source.saturating_sub(offset) > MOST_AT_RISK
+        {
+            let began = Instant::now();
+            self.durable.wait_for(number + 1, &self.shared)?;
+            Counters::since(&self.shared.counters.decode_blocked_ns, began);
+            self.open.remove(0);
+        }
+        let number = self.next;
+        self.next += 1;
+        self.last_at = Instant::now();
+        self.last_source = source;
+        self.open.push((number, source));
+        let (watermark, restart, written_to) = at;
+        // Closed channels mean that the conversion has failed; the next check says so.
+        let _ = feed.send(Feed::Barrier(number));
+        let _ = self.notes.send(Note::Barrier(Barrier { number, watermark, restart, written_to }));
+        queue.token = Epoch::token(number + 1, self.notes.clone());
+        self.shared.check()
+    }
+}
+
+pub struct Decoder {
+    pub input: Arc<Input>,
+    pub requests: Arc<Requests>,
+    pub shared: Arc<Shared>,
+    pub feed: Sender<Feed>,
+    pub queue: Queue,
+    pub barriers: Barriers,
+    pub format: Box<dyn Format>,
+    pub codecs: Vec<codecs::Kind>,
+    pub limits: Limits,
+    pub output_slabs: usize,
+    /// Where a coded stream goes on from a checkpoint; its head is decoded again from the beginning first.
+    pub restart: Option<Restart>,
+    /// Only the head is wanted: everything else is on the target and verified.
+    pub head_only: bool,
+    /// Virtual size, where the format states it.
+    pub image_length: Option<u64>,
+    /// Length of the source, where it is known before the end.
+    pub source_length: Option<u64>,
+}
+
+/// What came of it.
+pub struct Decoded {
+    /// Length of the disk as the image has it.
+    pub image_length: u64,
+    /// Length of the source, if it was read to its end or known.
+    pub source_length: Option<u64>,
+}
+
+impl Decoder {
+    pub fn run(mut self) -> Result<Decoded> {
+        let decoded = if self.codecs.is_empty() { self.plain()? } else { self.coded()? };
+        self.requests.finish();
+        self.shared.wake();
+        Ok(decoded)
+    }
+
+    fn begin_round(&self, wants: &Wants) {
+        self.input.begin_round();
+        match wants {
+            Wants::Rest(from) => self.requests.rest(*from),
+            Wants::Ranges(ranges) => self.requests.ranges(ranges),
+            Wants::Nothing => return,
+        }
+        self.shared.wake();
+    }
+
+    fn leave_pass(&self) {
+        self.requests.clear();
+        self.input.leave_pass();
+    }
+
+    fn taken(&self, piece: &Piece) -> Result<()> {
+        Counters::add(&self.shared.counters.source, piece.bytes.len() as u64);
+        self.shared.check()
+    }
+
+    /// No compression around the image: its offsets are the source's.
+    fn plain(&mut self) -> Result<Decoded> {
+        let mut length = self.source_length;
+        loop {
+            let wants = self.format.wants()?;
+            if matches!(wants, Wants::Nothing) {
+                break;
+            }
+            self.begin_round(&wants);
+            loop {
+                match self.input.take()? {
+                    Taken::Piece(piece) => {
+                        self.taken(&piece)?;
+                        let (offset, bytes) = (piece.offset, piece.bytes.clone());
+                        // The digest's thread works on the same slab while the format looks at it.
+                        let _ = self.feed.send(Feed::Piece(piece));
+                        self.format.take(offset, &bytes, &mut self.queue)?;
+                        self.queue.settle()?;
+                        let end = offset + bytes.len() as u64;
+                        drop(bytes);
+                        if self.format.turned() {
+                            self.leave_pass();
+                            break;
+                        }
+                        self.plain_barrier(end)?;
+                    }
+                    Taken::RoundOver if matches!(wants, Wants::Ranges(_)) => break,
+                    Taken::Ended(n) => {
+                        self.check_length(n)?;
+                        length = Some(n);
+                        break;
+                    }
+                    Taken::RoundOver => {
+                        return Err(Error::new(Code::Truncated, Stage::Source, "the source stopped before its end"));
+                    }
+                }
+            }
+        }
+        self.format.finish(length, &mut self.queue)?;
+        let image_length = self.image_length.or(length).unwrap_or(0);
+        if !self.head_only {
+            self.queue.end(image_length)?;
+        }
+        self.queue.settle()?;
+        Ok(Decoded { image_length, source_length: length })
+    }
+
+    fn check_length(&self, got: u64) -> Result<()> {
+        match self.source_length {
+            Some(expected) if expected != got => Err(Error::new(
+                Code::Truncated,
+                Stage::Source,
+                format!("the source was to have {expected} bytes and ended at {got}"),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    fn plain_barrier(&mut self, end: u64) -> Result<()> {
+        if !self.barriers.due(end) {
+            return Ok(());
+        }
+        let held = self.image_length.map_or(u64::MAX, super::ends::tail_start);
+        let raw_tail = if self.format.in_disk_order() { held.min(self.queue_front(end)) } else { u64::MAX };
+        let watermark = self.format.pinned().unwrap_or(u64::MAX).min(end).min(raw_tail);
+        self.barriers.set(&mut self.queue, &self.feed, end, (watermark, None, watermark))
+    }
+
+    fn queue_front(&self, end: u64) -> u64 {
+        // Without a known length the last MiB waits in the queue.
+        if self.image_length.is_some() { end } else { self.queue.queued_to() }
+    }
+
+    /// One pass of a compressed stream from `from`; stops when `enough` decoded bytes are out.
+    fn coded_pass(&mut self, from: Option<&Restart>, enough: Option<u64>) -> Result<Option<(u64, u64)>> {
+        let mut codec = open_layers(&self.codecs, &self.limits, from)?;
+        let source_from = from.map_or(0, |r| r.source_offset);
+        let decoded_from = from.map_or(0, |r| r.decoded_offset);
+        self.begin_round(&Wants::Rest(source_from));
+        let mut out = Output {
+            pool: Pool::new(self.output_slabs),
+            slab: None,
+            at: decoded_from,
+            slab_start: 0,
+            format: &mut *self.format,
+            queue: &mut self.queue,
+            barriers: &mut self.barriers,
+            feed: &self.feed,
+            shared: &self.shared,
+            source: source_from,
+            restart_taken_at: source_from,
+            offered: None,
+            usable: from.cloned(),
+            enough,
+        };
+        let ended = loop {
+            match self.input.take()? {
+                Taken::Piece(piece) => {
+                    Counters::add(&self.shared.counters.source, piece.bytes.len() as u64);
+                    self.shared.check()?;
+                    let end = piece.offset + piece.bytes.len() as u64;
+                    let bytes = piece.bytes.clone();
+                    let _ = self.feed.send(Feed::Piece(piece));
+                    out.source = end;
+                    codec.push(&bytes, &mut out)?;
+                    if enough.is_some_and(|n| out.at >= n) {
+                        out.deliver()?;
+                        break None;
+                    }
+                }
+                Taken::Ended(n) => {
+                    codec.finish(&mut out)?;
+                    out.deliver()?;
+                    break Some((n, out.at));
+                }
+                Taken::RoundOver => {
+                    return Err(Error::new(Code::Truncated, Stage::Source, "the source stopped before its end"));
+                }
+            }
+        };
+        if ended.is_none() {
+            self.leave_pass();
+        }
+        Ok(ended)
+    }
+
+    fn coded(&mut self) -> Result<Decoded> {
+        let restart = self.restart.take();
+        let mut ended = None;
+        let head_first = self.head_only && self.format.in_disk_order();
+        if head_first || restart.as_ref().is_some_and(|r| r.decoded_offset > 0) {
+            ended = self.coded_pass(None, Some(HELD))?;
+        }
+        if ended.is_none() && !head_first {
+            ended = self.coded_pass(restart.as_ref(), None)?;
+        }
+        let Some((source_length, decoded_length)) = ended else {
+            return Ok(Decoded { image_length: self.image_length.unwrap_or(0), source_length: self.source_length });
+        };
+        self.check_length(source_length)?;
+        if !self.head_only {
+            self.format.finish(Some(decoded_length), &mut self.queue)?;
+            self.queue.end(self.image_length.unwrap_or(decoded_length))?;
+            self.queue.settle()?;
+        }
+        Ok(Decoded { image_length: self.image_length.unwrap_or(decoded_length), source_length: Some(source_length) })
+    }
+}
+
+/// Decoded bytes on their way into the format, in slabs aligned to the decoded offset.
+struct Output<'a> {
+    pool: Pool,
+    slab: Option<SlabMut>,
+    /// Decoded offset of the next byte.
+    at: u64,
+    /// Where in the slab its content begins.
+    slab_start: usize,
+    format: &'a mut dyn Format,
+    queue: &'a mut Queue,
+    barriers: &'a mut Barriers,
+    feed: &'a Sender<Feed>,
+    shared: &'a Shared,
+    source: u64,
+    restart_taken_at: u64,
+    /// A restart point whose output is not queued whole yet.
+    offered: Option<Restart>,
+    /// The newest one below which everything is queued.
+    usable: Option<Restart>,
+    /// Decoded bytes from here on are not wanted in this pass.
+    enough: Option<u64>,
+}
+
+impl Output<'_> {
+    fn slab_end(&self) -> usize {
+        match (self.at % SLAB as u64) as usize {
+            0 if self.slab.is_some() => SLAB,
+            n => n,
+        }
+    }
+
+    /// Gives what the slab holds to the format.
+    fn deliver(&mut self) -> Result<()> {
+        let end = self.slab_end();
+        let Some(slab) = self.slab.take() else { return Ok(()) };
+        if end <= self.slab_start {
+            return Ok(());
+        }
+        let offset = self.at - (end - self.slab_start) as u64;
+        if self.enough.is_some_and(|n| offset >= n) {
+            return Ok(());
+        }
+        let bytes: Bytes = slab.freeze(self.slab_start, end);
+        self.format.take(offset, &bytes, self.queue)?;
+        self.queue.settle()?;
+        drop(bytes);
+        self.barrier()
+    }
+
+    fn barrier(&mut self) -> Result<()> {
+        let raw = self.format.in_disk_order();
+        let queued = if raw { self.queue.queued_to().min(self.at) } else { self.format.pinned().unwrap_or(self.at) };
+        if let Some(offered) = &self.offered
+            && raw
+            && offered.decoded_offset <= queued
+        {
+            self.usable = self.offered.take();
+        }
+        if !self.barriers.due(self.source) {
+            return Ok(());
+        }
+        let restart = if raw { self.usable.clone() } else { None };
+        let watermark = restart.as_ref().map_or(0, |r| r.source_offset);
+        self.barriers.set(self.queue, self.feed, self.source, (watermark, restart, queued))
+    }
+}
+
+impl Sink for Output<'_> {
+    fn space(&mut self) -> Result<&mut [u8]> {
+        if self.slab.is_none() {
+            let began = Instant::now();
+            let shared = self.shared;
+            let Some(slab) = self.pool.take(|| shared.stopped()) else {
+                return Err(shared.failure().unwrap_or_else(Error::aborted));
+            };
+            Counters::since(&self.shared.counters.decode_blocked_ns, began);
+            self.slab = Some(slab);
+            self.slab_start = (self.at % SLAB as u64) as usize;
+        }
+        let from = (self.at % SLAB as u64) as usize;
+        self.slab.as_mut().map(|slab| &mut slab[from..]).ok_or_else(Error::aborted)
+    }
+
+    fn commit(&mut self, n: usize) -> Result<()> {
+        self.at += n as u64;
+        if self.at.is_multiple_of(SLAB as u64) && n > 0 { self.deliver() } else { Ok(()) }
+    }
+
+    fn restart_due(&self) -> bool {
+        self.offered.is_none() && self.barriers.restart_due(self.source, self.restart_taken_at)
+    }
+
+    fn restart(&mut self, at: Restart) -> Result<()> {
+        self.restart_taken_at = self.source;
+        self.offered = Some(at);
+        Ok(())
+    }
+}
+
+/// Codecs within codecs, the outermost first. Only a single layer can begin again in the middle.
+fn open_layers(kinds: &[codecs::Kind], limits: &Limits, from: Option<&Restart>) -> Result<Box<dyn Codec>> {
+    match kinds {
+        [only] => only.open(limits, from),
+        [outer, inner @ ..] => {
+            Ok(Box::new(Nested { outer: outer.open(limits, None)?, inner: open_layers(inner, limits, None)? }))
+        }
+        [] => Err(Error::new(Code::BadSpec, Stage::Decode, "no codec to open")),
+    }
+}
+
+struct Nested {
+    outer: Box<dyn Codec>,
+    inner: Box<dyn Codec>,
+}
+
+/// The inner codec as the outer one's sink.
+struct Between<'a> {
+    inner: &'a mut dyn Codec,
+    out: &'a mut dyn Sink,
+    buffer: Vec<u8>,
+}
+
+impl Sink for Between<'_> {
+    fn space(&mut self) -> Result<&mut [u8]> {
+        Ok(&mut self.buffer)
+    }
+
+    fn commit(&mut self, n: usize) -> Result<()> {
+        self.inner.push(&self.buffer[..n], self.out)
+    }
+
+    fn restart_due(&self) -> bool {
+        false
+    }
+
+    fn restart(&mut self, _at: Restart) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl Nested {
+    fn between<'a>(inner: &'a mut dyn Codec, out: &'a mut dyn Sink) -> Between<'a> {
+        Between { inner, out, buffer: vec![0; 64 << 10] }
+    }
+}
+
+/// Restart points of an inner layer mean nothing to the source.
+struct NoRestart<'a>(&'a mut dyn Sink);
+
+impl Sink for NoRestart<'_> {
+    fn space(&mut self) -> Result<&mut [u8]> {
+        self.0.space()
+    }
+
+    fn commit(&mut self, n: usize) -> Result<()> {
+        self.0.commit(n)
+    }
+
+    fn restart_due(&self) -> bool {
+        false
+    }
+
+    fn restart(&mut self, _at: Restart) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl Codec for Nested {
+    fn push(&mut self, input: &[u8], out: &mut dyn Sink) -> Result<()> {
+        self.outer.push(input, &mut Self::between(&mut *self.inner, &mut NoRestart(out)))
+    }
+
+    fn finish(&mut self, out: &mut dyn Sink) -> Result<()> {
+        let out = &mut NoRestart(out);
+        self.outer.finish(&mut Self::between(&mut *self.inner, out))?;
+        self.inner.finish(out)
+    }
+}

@@ -1,0 +1,283 @@
+//! The end of a conversion: everything written and verified, then the held ends (design, decision 4).
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError, mpsc::Sender};
+use std::thread::JoinHandle;
+
+use crate::digest::{self, LEAF, leaf_hash};
+use crate::error::{Code, Error, Result, Stage};
+use crate::journal::{self, Finishing, Journal};
+use crate::targets::{Kind, Target};
+
+use super::checkpoint::Note;
+use super::decoder::Decoded;
+use super::ends::{HELD, tail_start};
+use super::hasher::{Hasher, SourceDigest};
+use super::jobs::Jobs;
+use super::shared::Shared;
+use super::worker::Sinkhole;
+use super::{Options, Report};
+
+/// What `finish` and `abort` need of a conversion.
+pub struct Rest {
+    pub shared: Arc<Shared>,
+    pub to: Arc<Sinkhole>,
+    pub jobs: Arc<Jobs>,
+    pub journal: Arc<Mutex<Option<Journal>>>,
+    pub notes: Sender<Note>,
+    pub threads: Vec<JoinHandle<()>>,
+    pub hash_thread: JoinHandle<()>,
+    pub checkpoint_thread: JoinHandle<()>,
+    pub decode_thread: JoinHandle<()>,
+    pub decoded: Arc<Mutex<Option<Decoded>>>,
+    pub hashed: Arc<Mutex<Option<Hasher>>>,
+    pub past_finishing: Option<Finishing>,
+    pub resumes: u32,
+    pub options: Options,
+}
+
+/// Everything the threads came to.
+struct Done {
+    shared: Arc<Shared>,
+    to: Arc<Sinkhole>,
+    journal: Option<Journal>,
+    decoded: Decoded,
+    source_digest: Option<SourceDigest>,
+    past_finishing: Option<Finishing>,
+    resumes: u32,
+    options: Options,
+}
+
+fn mismatch(what: &str, expected: &str, found: &str) -> Error {
+    let message = format!("the {what} is {found}, {expected} was demanded: the target was not made bootable");
+    Error::new(Code::DigestMismatch, Stage::Verify, message)
+}
+
+impl Rest {
+    /// Waits for all threads; the conversion was stopped.
+    pub fn join(self) {
+        self.jobs.close();
+        let _ = self.notes.send(Note::Close);
+        let threads = self.threads.into_iter().chain([self.decode_thread, self.hash_thread, self.checkpoint_thread]);
+        for thread in threads {
+            // A panic inside has become the conversion's failure already.
+            let _ = thread.join();
+        }
+    }
+
+    /// In the order of the bytes: the decoder ends, the workers run dry, then hasher and checkpointer.
+    fn drain(self) -> Result<Done> {
+        let shared = Arc::clone(&self.shared);
+        let _ = self.decode_thread.join();
+        self.jobs.close();
+        for thread in self.threads {
+            let _ = thread.join();
+        }
+        let _ = self.hash_thread.join();
+        let _ = self.notes.send(Note::Close);
+        let _ = self.checkpoint_thread.join();
+        shared.check()?;
+        let take = |what: &'static str| Error::new(Code::Io, Stage::Verify, what);
+        let decoded = self.decoded.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let decoded = decoded.ok_or_else(|| take("the decoder left no result"))?;
+        let hasher = self.hashed.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let source_digest = match hasher {
+            Some(hasher) if self.past_finishing.is_none() => hasher.finish(decoded.source_length)?,
+            _ => None,
+        };
+        Ok(Done {
+            shared,
+            to: self.to,
+            journal: self.journal.lock().unwrap_or_else(PoisonError::into_inner).take(),
+            decoded,
+            source_digest,
+            past_finishing: self.past_finishing,
+            resumes: self.resumes,
+            options: self.options,
+        })
+    }
+
+    pub fn finish(self) -> Result<Report> {
+        let shared = Arc::clone(&self.shared);
+        let done = self.drain()?;
+        let result = if done.past_finishing.is_some() { done.finish_again() } else { done.finish() };
+        if let Err(error) = &result {
+            shared.fail(error.clone());
+        }
+        result
+    }
+}
+
+impl Done {
+    fn verify_source(&self) -> Result<()> {
+        let Some(expected) = self.options.digest else { return Ok(()) };
+        match self.source_digest {
+            Some(found) if found == expected => Ok(()),
+            Some(found) => {
+                Err(mismatch("source's digest", &expected.to_string(), &found.to_string()))
+            }
+            None => {
+                let what = "the source was not read whole, so its digest cannot be checked";
+                Err(Error::new(Code::DigestMismatch, Stage::Verify, what))
+            }
+        }
+    }
+
+    /// Hashes of leaves that no worker kept: the held ends from memory, the rest from the target.
+    fn complete_digest(&self, length: u64, head: &[u8], tail_at: u64, tail: &[u8]) -> Result<u64> {
+        for (at, bytes) in [(0, head), (tail_at, tail)] {
+            let hashes: Vec<_> = bytes.chunks(LEAF as usize).map(leaf_hash).collect();
+            self.to.digest.set(at / LEAF, &hashes);
+        }
+        let mut reread = 0;
+        let mut buffer = crate::bytes::Aligned::zeroed(crate::bytes::SLAB);
+        for range in self.to.digest.missing(length) {
+            let (mut at, end) = (range.start * LEAF, (range.end * LEAF).min(length));
+            while at < end {
+                self.shared.check()?;
+                let n = (end - at).min(buffer.len() as u64);
+                let piece = &mut buffer[..n as usize];
+                self.to.target.read(at, piece)?;
+                let hashes: Vec<_> = piece.chunks(LEAF as usize).map(leaf_hash).collect();
+                self.to.digest.set(at / LEAF, &hashes);
+                reread += n;
+                at += n;
+            }
+        }
+        Ok(reread)
+    }
+
+    fn finish(mut self) -> Result<Report> {
+        let target = Arc::clone(&self.to.target);
+        let length = self.options.size.unwrap_or(self.decoded.image_length);
+        for gathered in self.to.leaves.drain() {
+            self.to.gathered(&gathered, Some(length))?;
+        }
+        self.verify_source()?;
+        let kind = target.facts().kind;
+        if kind == Kind::File {
+            target.set_length(length.max(HELD))?;
+        } else if kind == Kind::Block {
+            self.clear_beyond(&*target, length)?;
+        }
+        let (head, tail_at, tail) = self.to.ends.take();
+        target.flush()?;
+        let reread = self.complete_digest(length, &head, tail_at, &tail)?;
+        let disk_digest = self.to.digest.finish(length)?;
+        self.demand_disk_digest(&disk_digest)?;
+        let report = self.report(length, disk_digest, reread, head.len() + tail.len());
+        if let Some(journal) = self.journal.take() {
+            let failpoint = self.options.failpoint.clone();
+            let step = |name: &'static str| fail(failpoint.as_deref(), name);
+            let cut = || if kind == Kind::File { target.set_length(length) } else { Ok(()) };
+            let sector = target.facts().logical_block as usize;
+            step("finish-data");
+            if tail_start(length) <= HELD {
+                let disk = [head, tail].concat();
+                journal.finish_small(&disk, sector, &cut, &step)?;
+            } else {
+                let finishing = Finishing {
+                    identity_hash: journal::hash(self.options.identity.as_bytes()),
+                    virtual_size: length,
+                    disk_digest,
+                    source_digest: self.source_digest.map(short),
+                    head_hash: journal::hash(&head),
+                    written: report.written,
+                    zeroed: report.zeroed,
+                    skipped: report.skipped,
+                    resumes: self.resumes,
+                };
+                journal.finish(finishing, &head, tail_at, &tail, sector, &cut, &step)?;
+            }
+        }
+        Ok(report)
+    }
+
+    fn finish_again(mut self) -> Result<Report> {
+        let target = Arc::clone(&self.to.target);
+        let f = self.past_finishing.take().ok_or_else(Error::aborted)?;
+        let length = f.virtual_size;
+        self.demand_disk_digest(&f.disk_digest)?;
+        if self.options.digest.is_some() && self.options.digest.map(short) != f.source_digest {
+            let what = "the transfer that is being finished was verified against another digest; run again with --fresh";
+            return Err(Error::new(Code::DigestMismatch, Stage::Verify, what));
+        }
+        let (head, _, _) = self.to.ends.take();
+        let journal = self.journal.take().ok_or_else(Error::aborted)?;
+        let is_file = target.facts().kind == Kind::File;
+        let cut = || if is_file { target.set_length(length) } else { Ok(()) };
+        let failpoint = self.options.failpoint.clone();
+        let sector = target.facts().logical_block as usize;
+        journal.finish_again(&head, sector, &cut, &|step| fail(failpoint.as_deref(), step))?;
+        Ok(Report {
+            virtual_size: length,
+            source_bytes: self.shared.counters.source.load(Ordering::Relaxed),
+            written: f.written,
+            zeroed: f.zeroed,
+            skipped: f.skipped,
+            // A SHA-512 is longer than the record's room: then only its comparison is left.
+            source_digest: match self.options.digest {
+                Some(demanded) => Some(demanded),
+                None => f.source_digest.map(SourceDigest::Sha256),
+            },
+            disk_digest: f.disk_digest,
+            reread: 0,
+            resumes: self.resumes,
+            checkpoints: 0,
+        })
+    }
+
+    fn demand_disk_digest(&self, found: &[u8; 32]) -> Result<()> {
+        match self.options.disk_digest {
+            Some(expected) if expected != *found => {
+                Err(mismatch("disk digest", &digest::to_text(&expected), &digest::to_text(found)))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What lies beyond the disk may be an earlier tenant's: zeros, and the last partial sector filled up.
+    fn clear_beyond(&self, target: &dyn Target, length: u64) -> Result<()> {
+        let end = target.facts().length;
+        let mut at = length;
+        while at < end {
+            self.shared.check()?;
+            let n = (end - at).min(1 << 30);
+            target.zero(at, n)?;
+            at += n;
+        }
+        Ok(())
+    }
+
+    fn report(&self, length: u64, disk_digest: [u8; 32], reread: u64, ends: usize) -> Report {
+        let c = &self.shared.counters;
+        Report {
+            virtual_size: length,
+            source_bytes: c.source.load(Ordering::Relaxed),
+            written: c.written.load(Ordering::Relaxed) + ends as u64,
+            zeroed: c.zeroed.load(Ordering::Relaxed),
+            skipped: c.skipped.load(Ordering::Relaxed),
+            source_digest: self.source_digest,
+            disk_digest,
+            reread,
+            resumes: self.resumes,
+            checkpoints: c.checkpoints.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// What the finishing record has room for: a SHA-256, or the first half of a SHA-512.
+fn short(digest: SourceDigest) -> [u8; 32] {
+    match digest {
+        SourceDigest::Sha256(bytes) => bytes,
+        SourceDigest::Sha512(bytes) => std::array::from_fn(|i| bytes[i]),
+    }
+}
+
+/// Kills the process at the named step, as a power cut would.
+fn fail(wanted: Option<&str>, step: &str) {
+    if wanted == Some(step) {
+        let me = rustix::process::getpid();
+        let _ = rustix::process::kill_process(me, rustix::process::Signal::KILL);
+    }
+}

@@ -1,0 +1,213 @@
+//! The way of the bytes below JavaScript. Threads and what flows between them:
+//!
+//! ```text
+//! push() ─► Input ─► decoder ─► Jobs ─► workers ─► target
+//!                      │  └────► hasher (digest of the source)
+//!                      └───────► checkpointer (journal), which waits for workers and hasher
+//! ```
+
+mod checkpoint;
+mod decoder;
+mod ends;
+mod epoch;
+mod finish;
+mod hasher;
+mod input;
+mod jobs;
+mod leaves;
+mod queue;
+mod requests;
+mod shared;
+mod start;
+mod worker;
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::error::{Error, Result};
+use crate::limits::Limits;
+use crate::sniff::Sniffed;
+use crate::targets::Target;
+
+pub use hasher::SourceDigest;
+pub use input::Pushed;
+pub use requests::{Next, Request};
+pub use start::journal_store;
+
+/// How the source is read. See the design's table of ways.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    Stream,
+    Seek,
+    Spill,
+}
+
+impl Way {
+    pub fn name(self) -> &'static str {
+        match self {
+            Way::Stream => "stream",
+            Way::Seek => "seek",
+            Way::Spill => "spill",
+        }
+    }
+
+    pub fn from_name(name: &str) -> Option<Way> {
+        [Way::Stream, Way::Seek, Way::Spill].into_iter().find(|way| way.name() == name)
+    }
+}
+
+pub struct Options {
+    pub sniffed: Sniffed,
+    /// Authenticates the journal.
+    pub key: [u8; 32],
+    /// JSON of the caller that identifies source and options.
+    pub identity: String,
+    pub way: Way,
+    pub source_length: Option<u64>,
+    /// The source honours ranges.
+    pub seekable: bool,
+    /// The whole source is to be read, so that its digest is known.
+    pub whole_source: bool,
+    /// Go on from what the journal holds.
+    pub resume: bool,
+    /// Exact length of the disk.
+    pub size: Option<u64>,
+    pub preallocate: bool,
+    pub digest: Option<SourceDigest>,
+    pub disk_digest: Option<[u8; 32]>,
+    pub spill: Option<std::path::PathBuf>,
+    pub limits: Limits,
+    /// A named step of finishing at which the process kills itself, for tests of recovery.
+    pub failpoint: Option<String>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    pub virtual_size: u64,
+    pub source_bytes: u64,
+    pub written: u64,
+    pub zeroed: u64,
+    pub skipped: u64,
+    pub source_digest: Option<SourceDigest>,
+    pub disk_digest: [u8; 32],
+    pub reread: u64,
+    pub resumes: u32,
+    pub checkpoints: u64,
+}
+
+/// Bytes and nanoseconds since the start.
+#[derive(Clone, Debug, Default)]
+pub struct Progress {
+    pub source_bytes: u64,
+    pub written: u64,
+    pub zeroed: u64,
+    pub skipped: u64,
+    pub watermark: u64,
+    pub decode_starved: u64,
+    pub decode_blocked: u64,
+    pub decode_busy: u64,
+    pub work_busy: u64,
+    pub write_busy: u64,
+    pub work_idle: u64,
+    pub workers: usize,
+    /// Source bytes that had been dealt with before this run.
+    pub resumed_at: u64,
+}
+
+/// One transfer under way. Dropping it aborts.
+pub struct Conversion {
+    shared: Arc<shared::Shared>,
+    input: Arc<input::Input>,
+    requests: Arc<requests::Requests>,
+    workers: usize,
+    resumed_at: u64,
+    /// Guards what `finish` and `abort` consume.
+    rest: Mutex<Option<finish::Rest>>,
+}
+
+impl Conversion {
+    /// Prepares the target (only now is it touched), opens or begins the journal, starts the threads.
+    pub fn start(target: Arc<dyn Target>, options: Options) -> Result<Self> {
+        start::start(target, options)
+    }
+
+    /// Copies a chunk of at most 1 MiB.
+    pub fn push(&self, offset: u64, chunk: &[u8]) -> Result<Pushed> {
+        self.input.push(offset, chunk)
+    }
+
+    pub fn has_room(&self) -> bool {
+        self.shared.stopped() || self.input.has_room()
+    }
+
+    /// `call` runs each time a slab comes back; it must not block.
+    pub fn on_room(&self, call: Box<dyn Fn() + Send>) {
+        self.input.on_room(call);
+    }
+
+    /// The source ends here.
+    pub fn end(&self, length: u64) {
+        self.input.end(length);
+    }
+
+    pub fn next(&self, most: usize) -> Result<Next> {
+        self.shared.check()?;
+        let (next, round_over) = self.requests.next(most);
+        if round_over {
+            self.input.round_over();
+        }
+        Ok(next)
+    }
+
+    /// Whether `next` has something else to say than to wait.
+    pub fn moved(&self) -> bool {
+        self.shared.stopped() || self.requests.ready()
+    }
+
+    /// `call` runs once when `next` may have a new answer, or when the conversion has failed.
+    pub fn when_woken(&self, call: Box<dyn FnOnce() + Send>) {
+        self.shared.when_woken(call);
+    }
+
+    pub fn progress(&self) -> Progress {
+        let c = &self.shared.counters;
+        let get = |n: &std::sync::atomic::AtomicU64| n.load(Ordering::Relaxed);
+        let (starved, blocked) = (get(&c.decode_starved_ns), get(&c.decode_blocked_ns));
+        let elapsed = u64::try_from(self.shared.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        Progress {
+            source_bytes: get(&c.source),
+            written: get(&c.written),
+            zeroed: get(&c.zeroed),
+            skipped: get(&c.skipped),
+            watermark: get(&c.watermark),
+            decode_starved: starved,
+            decode_blocked: blocked,
+            decode_busy: elapsed.saturating_sub(starved).saturating_sub(blocked),
+            work_busy: get(&c.work_busy_ns),
+            write_busy: get(&c.write_busy_ns),
+            work_idle: get(&c.work_idle_ns),
+            workers: self.workers,
+            resumed_at: self.resumed_at,
+        }
+    }
+
+    /// Drains, verifies, flushes, writes the held ends. Blocks; to be called once, after `next` answered Finished.
+    pub fn finish(&self) -> Result<Report> {
+        let rest = self.rest.lock().unwrap_or_else(PoisonError::into_inner).take();
+        rest.ok_or_else(Error::aborted)?.finish()
+    }
+
+    /// Stops the threads and leaves the journal. May be called any number of times.
+    pub fn abort(&self) {
+        self.shared.fail(Error::aborted());
+        if let Some(rest) = self.rest.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            rest.join();
+        }
+    }
+}
+
+impl Drop for Conversion {
+    fn drop(&mut self) {
+        self.abort();
+    }
+}

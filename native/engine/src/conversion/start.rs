@@ -1,0 +1,338 @@
+//! The beginning of a conversion: prepare the target, open the journal, start the threads.
+
+use std::sync::{Arc, Mutex, mpsc};
+
+use crate::digest::DiskDigest;
+use crate::error::{Code, Error, Result, Stage};
+use crate::formats::Format;
+use crate::formats::qcow2::{self, Qcow2};
+use crate::formats::raw::Raw;
+use crate::journal::{Checkpoint, Finishing, Journal, Key, Recovered, Store, ZeroKnown};
+use crate::sniff::FormatKind;
+use crate::targets::{Kind, Target};
+
+use super::checkpoint::{Checkpointer, Durable};
+use super::decoder::{Barriers, Decoder};
+use super::ends::{Ends, HELD, tail_start};
+use super::epoch::Epoch;
+use super::finish::Rest;
+use super::hasher::{Hasher, SourceDigest};
+use super::input::Input;
+use super::jobs::Jobs;
+use super::leaves::Leaves;
+use super::queue::Queue;
+use super::requests::Requests;
+use super::shared::Shared;
+use super::worker::{self, Sinkhole};
+use super::{Conversion, Options, Way};
+
+/// Input slabs: what the transport may be ahead, and what jobs on plain images hold.
+const INPUT_SLABS: usize = 10;
+/// Slabs of decoded bytes on their way to the workers.
+const OUTPUT_SLABS: usize = 8;
+/// Groups of the disk digest that are open at once: 8 MiB of memory, 16 GiB of disk in any order.
+const OPEN_GROUPS: usize = 256;
+/// Room at the beginning of a device that is cleared beyond the head: LUKS2 keeps its second header, and VMFS its
+/// magic, between 1 and 4 MiB.
+const CLEARED: u64 = 8 << 20;
+
+/// The journal's view of a target.
+struct TargetStore {
+    target: Arc<dyn Target>,
+    length: u64,
+}
+
+impl Store for TargetStore {
+    fn read(&self, at: u64, into: &mut [u8]) -> Result<()> {
+        self.target.read(at, into)
+    }
+    fn write(&self, at: u64, bytes: &[u8]) -> Result<()> {
+        self.target.write(at, bytes)
+    }
+    fn flush(&self) -> Result<()> {
+        self.target.flush()
+    }
+    fn length(&self) -> u64 {
+        self.length
+    }
+}
+
+/// `length` of the target in bytes, now.
+pub fn journal_store(target: &Arc<dyn Target>, length: u64) -> Arc<dyn Store> {
+    Arc::new(TargetStore { target: Arc::clone(target), length })
+}
+
+/// What an earlier run left, as far as this one goes on from it.
+enum Past {
+    None,
+    Checkpoint(Box<Checkpoint>),
+    Finishing(Finishing),
+}
+
+fn expect_room(disk: Option<u64>, target: &dyn Target) -> Result<()> {
+    let facts = target.facts();
+    match disk {
+        Some(disk) if disk > facts.capacity && facts.kind != Kind::Null => {
+            let message = format!("the disk needs {disk} bytes, the target has {}", facts.capacity);
+            let code = if facts.kind == Kind::Block { Code::TooLarge } else { Code::NoSpace };
+            Err(Error::new(code, Stage::Target, message))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Empties a file, or clears what a probe would find on a device.
+fn prepare(target: &dyn Target, disk: Option<u64>, preallocate: bool) -> Result<()> {
+    let facts = target.facts();
+    match facts.kind {
+        Kind::File => {
+            target.create()?;
+            target.set_length(0)?;
+            // The journal needs the first MiB, however small the disk is.
+            target.set_length(disk.unwrap_or(0).max(HELD))?;
+            if preallocate && let Some(disk) = disk {
+                target.preallocate(disk)?;
+            }
+        }
+        Kind::Block => {
+            let end = facts.length;
+            target.zero(HELD.min(end), CLEARED.min(end) - HELD.min(end))?;
+            let last = end.saturating_sub(HELD) / HELD * HELD;
+            let from = last.max(CLEARED.min(end));
+            target.zero(from, end - from)?;
+        }
+        Kind::Null => {}
+    }
+    Ok(())
+}
+
+fn open_format(o: &Options, past: &Past, in_file_order: bool, ends: &Ends) -> Result<Box<dyn Format>> {
+    let coded = !o.sniffed.codecs.is_empty();
+    let from = match past {
+        _ if coded || in_file_order => None,
+        Past::None => None,
+        Past::Checkpoint(c) => Some(c.watermark),
+        Past::Finishing(_) => Some(u64::MAX),
+    };
+    let file_length = if coded { None } else { o.source_length };
+    match (&o.sniffed.header, o.sniffed.format) {
+        (Some(header), FormatKind::Qcow2) => {
+            let seekable = !coded && o.seekable;
+            let options = qcow2::Options {
+                file_length,
+                seekable,
+                metadata_first: seekable && (o.way == Way::Seek || from.is_some()),
+                whole: o.whole_source && !matches!(past, Past::Finishing(_)),
+                from,
+                held: ends.ranges(),
+                limits: o.limits.clone(),
+                spill: o.spill.clone(),
+            };
+            Ok(Box::new(Qcow2::new(header.clone(), options)?))
+        }
+        _ => Ok(Box::new(Raw::new(file_length, from.unwrap_or(0), &ends.ranges()))),
+    }
+}
+
+pub fn start(target: Arc<dyn Target>, o: Options) -> Result<Conversion> {
+    if let Some(refusal) = &o.sniffed.refusal {
+        return Err(refusal.clone());
+    }
+    let image_length = o.sniffed.virtual_size;
+    if let (Some(size), Some(image)) = (o.size, image_length)
+        && image > size
+    {
+        let what = format!("the image needs {image} bytes, --size gives the disk {size}");
+        return Err(Error::new(Code::TooLarge, Stage::Plan, what));
+    }
+    expect_room(o.size.or(image_length), &*target)?;
+
+    let key = Key::new(o.key);
+    let is_block = target.facts().kind == Kind::Block;
+    let (journal, past, zeroed) = open_journal(&target, &key, &o)?;
+    let disk = match &past {
+        Past::Finishing(f) => Some(f.virtual_size),
+        _ => o.size.or(image_length),
+    };
+
+    let shared = Arc::new(Shared::default());
+    let resumes = match &past {
+        Past::None => 0,
+        Past::Checkpoint(c) => c.resumes + 1,
+        Past::Finishing(f) => f.resumes + 1,
+    };
+    let replay = !o.seekable;
+    let ends = Ends::new(disk);
+    let format = open_format(&o, &past, replay, &ends)?;
+    let to = Arc::new(Sinkhole {
+        target: Arc::clone(&target),
+        digest: DiskDigest::new(disk, OPEN_GROUPS),
+        ends,
+        leaves: Leaves::default(),
+        zeroed,
+        shared: Arc::clone(&shared),
+    });
+    let sha512 = matches!(o.digest, Some(SourceDigest::Sha512(_)));
+    let mut hasher = Hasher::new(sha512);
+    let (mut skip_below, mut restart, mut resumed_at) = (0, None, 0);
+    match &past {
+        Past::None => {}
+        Past::Finishing(_) => skip_below = u64::MAX,
+        Past::Checkpoint(c) => {
+            to.digest.restore(&c.groups)?;
+            skip_below = c.written_to.unwrap_or(c.watermark);
+            resumed_at = c.watermark;
+            if let Some(state) = &c.source_hash {
+                hasher = if replay { Hasher::replay(c.hash_offset, state.clone(), sha512) } else { Hasher::resume(c.hash_offset, state, sha512)? };
+            }
+            restart = if replay { None } else { c.restart.clone() };
+            let counters = &shared.counters;
+            counters.written.store(c.written, std::sync::atomic::Ordering::Relaxed);
+            counters.zeroed.store(c.zeroed, std::sync::atomic::Ordering::Relaxed);
+            counters.skipped.store(c.skipped, std::sync::atomic::Ordering::Relaxed);
+            counters.watermark.store(c.watermark, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
+    // A coded stream that must begin at its first byte hashes from there as well.
+    if let Past::Checkpoint(c) = &past
+        && !replay
+        && !o.sniffed.codecs.is_empty()
+        && c.restart.is_none()
+        && let Some(state) = &c.source_hash
+    {
+        hasher = Hasher::replay(c.hash_offset, state.clone(), sha512);
+    }
+
+    let jobs = Arc::new(Jobs::new(Arc::clone(&shared)));
+    let input = Arc::new(Input::new(INPUT_SLABS, Arc::clone(&shared)));
+    let requests = Arc::new(Requests::default());
+    let durable = Arc::new(Durable::default());
+    let (notes, note_receiver) = mpsc::channel();
+    let (feed, feed_receiver) = mpsc::channel();
+    let journal = Arc::new(Mutex::new(journal));
+    let head_only = matches!(past, Past::Finishing(_));
+    let small = disk.is_some_and(|length| tail_start(length) <= HELD);
+    let capacity = target.facts().capacity;
+
+    let decoder = Decoder {
+        input: Arc::clone(&input),
+        requests: Arc::clone(&requests),
+        shared: Arc::clone(&shared),
+        feed,
+        queue: Queue::new(Arc::clone(&jobs), Arc::clone(&to), Epoch::token(0, notes.clone()), disk, capacity, skip_below),
+        barriers: Barriers::new(
+            notes.clone(),
+            Arc::clone(&durable),
+            Arc::clone(&shared),
+            target.facts().kind != Kind::Null && !small && !head_only,
+        ),
+        format,
+        codecs: o.sniffed.codecs.clone(),
+        limits: o.limits.clone(),
+        output_slabs: OUTPUT_SLABS,
+        restart,
+        head_only,
+        image_length,
+        source_length: o.source_length,
+    };
+    let mut threads = Vec::new();
+    for n in 0..o.limits.workers.max(1) {
+        let (jobs, to) = (Arc::clone(&jobs), Arc::clone(&to));
+        threads.push(shared.spawn(&format!("work-{n}"), Stage::Format, move || worker::run(&jobs, &to, disk))?);
+    }
+    let hashed = Arc::new(Mutex::new(None));
+    let hash_thread = {
+        let (notes, hashed) = (notes.clone(), Arc::clone(&hashed));
+        shared.spawn("hash", Stage::Source, move || hasher.run_to(&feed_receiver, &notes, &hashed))?
+    };
+    let checkpointer = Checkpointer {
+        notes: note_receiver,
+        to: Arc::clone(&to),
+        journal: Arc::clone(&journal),
+        durable,
+        template: Checkpoint {
+            identity: o.identity.clone(),
+            way: o.way.name().to_owned(),
+            virtual_size: disk,
+            file_length: o.source_length,
+            zero_known: if is_block { ZeroKnown::No } else { ZeroKnown::NewFile },
+            resumes,
+            watermark: 0,
+            restart: None,
+            written_to: None,
+            source_hash: None,
+            hash_offset: 0,
+            groups: Vec::new(),
+            head_hash: None,
+            written: 0,
+            zeroed: 0,
+            skipped: 0,
+        },
+        length: disk,
+    };
+    let checkpoint_thread = shared.spawn("checkpoint", Stage::Target, move || checkpointer.run())?;
+    let decoded = Arc::new(Mutex::new(None));
+    let decode_thread = {
+        let decoded = Arc::clone(&decoded);
+        shared.spawn("decode", Stage::Decode, move || {
+            let result = decoder.run()?;
+            *decoded.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(result);
+            Ok(())
+        })?
+    };
+
+    let workers = o.limits.workers.max(1);
+    Ok(Conversion {
+        shared: Arc::clone(&shared),
+        input,
+        requests,
+        workers,
+        resumed_at,
+        rest: Mutex::new(Some(Rest {
+            shared,
+            to,
+            jobs,
+            journal,
+            notes,
+            threads,
+            hash_thread,
+            checkpoint_thread,
+            decode_thread,
+            decoded,
+            hashed,
+            past_finishing: match past {
+                Past::Finishing(f) => Some(f),
+                _ => None,
+            },
+            resumes,
+            options: o,
+        })),
+    })
+}
+
+/// Takes over the journal that is there, or begins one. Answers also whether what is not written reads as zeros.
+fn open_journal(target: &Arc<dyn Target>, key: &Key, o: &Options) -> Result<(Option<Journal>, Past, bool)> {
+    let facts = target.facts();
+    if facts.kind == Kind::Null {
+        return Ok((None, Past::None, true));
+    }
+    let disk = o.size.or(o.sniffed.virtual_size);
+    let file = facts.kind == Kind::File;
+    // A file grows as it is written; how long it is at the moment says nothing.
+    let length = if file { i64::MAX as u64 } else { facts.length };
+    if o.resume {
+        let (journal, recovered) = Journal::take_over(journal_store(target, length), key)?;
+        match recovered {
+            Recovered::Checkpoint(c) => {
+                let zeroed = matches!(c.zero_known, ZeroKnown::NewFile);
+                return Ok((Some(journal), Past::Checkpoint(c), zeroed));
+            }
+            Recovered::Finishing { finishing, .. } => return Ok((Some(journal), Past::Finishing(*finishing), true)),
+            // Too early for a checkpoint: the transfer begins anew.
+            _ => {}
+        }
+    }
+    prepare(&**target, disk, o.preallocate)?;
+    let journal = Journal::begin(journal_store(target, length), key, &o.identity)?;
+    Ok((Some(journal), Past::None, file))
+}

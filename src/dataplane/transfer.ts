@@ -1,0 +1,262 @@
+import type { Context, Log } from './context.ts';
+import { DEFAULT_LIMITS } from './context.ts';
+import { asFerryError, FerryError } from './errors.ts';
+import { feed } from './feed.ts';
+import { hostKey } from './hostkey.ts';
+import { compareIdentity, type Identity, identityOf, parseIdentity } from './identity.ts';
+import { decoderLimits } from './memory-budget.ts';
+import { Meter, type Snapshot } from './meter.ts';
+import { fromEngine, type NativeTarget, native, type Report, type Sniffed } from './native.ts';
+import { type Plan, plan, type Way } from './plan.ts';
+import type { Digest, Source, SourceOptions } from './source.ts';
+import { openSource } from './sources/index.ts';
+import { stackFilters } from './stack.ts';
+
+export type { Snapshot } from './meter.ts';
+
+export interface TransferOptions {
+  readonly source: string;
+  readonly target: string;
+  readonly sourceOptions: SourceOptions;
+  /** Exact length of the disk, bytes. */
+  readonly size?: number;
+  readonly preallocate: boolean;
+  /** Bytes a second. */
+  readonly rate?: number;
+  readonly connections: number;
+  /** Bytes that the whole process may use; default 160 MiB. */
+  readonly memory?: number;
+  /** Ignore what an earlier run left. */
+  readonly fresh: boolean;
+  /** Overwrite what is not ours. */
+  readonly force: boolean;
+  readonly digest?: Digest;
+  /** `dd1:<hex>`. */
+  readonly diskDigest?: string;
+  /** Directory for clusters that have no place yet. */
+  readonly spill?: string;
+  readonly way?: Way;
+  /** Holds the key that authenticates journals. */
+  readonly stateDirectory: string;
+  /** Milliseconds; see TransportLimits. */
+  readonly stall?: number;
+  readonly patience?: number;
+}
+
+export interface TransferReport {
+  readonly outcome: 'done' | 'already-done';
+  readonly source: string;
+  readonly target: string;
+  readonly way: Way;
+  readonly format: string;
+  readonly codecs: readonly string[];
+  readonly sourceBytes: number;
+  /** Bytes that came from the source in this run, retries included. */
+  readonly receivedBytes: number;
+  readonly virtualSize: number;
+  readonly written: number;
+  readonly zeroed: number;
+  readonly skipped: number;
+  /** Bytes read back from the target to complete the disk digest. */
+  readonly reread: number;
+  readonly sourceDigest?: string;
+  readonly diskDigest: string;
+  readonly seconds: number;
+  /** Source bytes a second, on average. */
+  readonly rate: number;
+  readonly resumes: number;
+  readonly retries: number;
+  /** Source offset that this run went on from. */
+  readonly resumedAt?: number;
+  readonly leftOut: readonly string[];
+  readonly notes: readonly string[];
+}
+
+/** The way of the bytes: open the source, peek at its head, plan, run the plan, verify, finish. */
+export async function transfer(
+  options: TransferOptions,
+  signal: AbortSignal,
+  watch: (snapshot: Snapshot) => void,
+  log: Log,
+): Promise<TransferReport> {
+  const started = performance.now();
+  const context = contextOf(options, signal, log);
+  using meter = new Meter(watch, context);
+  const engine = native();
+  try {
+    await using opened = await openSource(options.source, options.sourceOptions, context);
+    meter.phase('planning');
+    await using target = disposable(await engine.openTarget({ path: options.target, key: await hostKey(options.stateDirectory) }));
+    const identity = identityOf(opened, options.digest, options.size);
+    const finished = alreadyDone(options, target.native, identity);
+    if (finished) return finished;
+
+    const source = stackFilters(opened, context, { verified: options.digest !== undefined });
+    const head = await source.head(signal);
+    const limits = decoderLimits(options.memory);
+    const sniffed = engine.sniff(head, source.facts.length, limits);
+    const decided = decide(options, source, sniffed, target.native);
+    const resume = admit(options, target.native, identity, log);
+
+    const conversion = await engine.startConversion(target.native, {
+      head,
+      identity: JSON.stringify(identity),
+      way: decided.way,
+      seekable: decided.seekable,
+      wholeSource: decided.wholeSource,
+      resume,
+      preallocate: options.preallocate,
+      limits,
+      ...(source.facts.length === undefined ? {} : { sourceLength: source.facts.length }),
+      ...(options.size === undefined ? {} : { size: options.size }),
+      ...(options.digest === undefined ? {} : { digest: `${options.digest.algorithm}:${options.digest.hex}` }),
+      ...(options.diskDigest === undefined ? {} : { diskDigest: options.diskDigest }),
+      ...(options.spill === undefined ? {} : { spillDirectory: options.spill }),
+      ...(process.env.DISKFERRY_FAILPOINT === undefined ? {} : { failpoint: process.env.DISKFERRY_FAILPOINT }),
+    });
+    const resumedAt = conversion.progress().resumedAt;
+    const resumes = 'resumes' in target.native.recovered && resume ? target.native.recovered.resumes + 1 : 0;
+    const disk = options.size ?? sniffed.virtualSize;
+    meter.measures(
+      conversion,
+      { ...(source.facts.length === undefined ? {} : { source: source.facts.length }), ...(disk === undefined ? {} : { disk }) },
+      resumes,
+    );
+    meter.phase('moving');
+    let report: Report;
+    try {
+      await feed(conversion, source, options.connections, signal);
+      meter.phase('verifying');
+      report = await conversion.finish();
+    } catch (thrown) {
+      await conversion.abort();
+      throw thrown;
+    }
+    meter.phase('done');
+    const seconds = (performance.now() - started) / 1000;
+    return {
+      outcome: 'done',
+      source: source.name,
+      target: options.target,
+      way: decided.way,
+      format: sniffed.format,
+      codecs: sniffed.codecs,
+      receivedBytes: context.counters.received,
+      seconds,
+      rate: report.sourceBytes / seconds,
+      retries: context.counters.retries,
+      ...(resume ? { resumedAt } : {}),
+      leftOut: sniffed.leftOut,
+      notes: [],
+      ...report,
+    };
+  } catch (thrown) {
+    if (signal.aborted) throw new FerryError('the transfer was stopped', { code: 'ABORTED', stage: 'source', cause: thrown });
+    throw asFerryError(fromEngine(thrown), 'source');
+  }
+}
+
+function contextOf(options: TransferOptions, signal: AbortSignal, log: Log): Context {
+  return {
+    signal,
+    log,
+    limits: {
+      connections: options.connections,
+      stall: options.stall ?? DEFAULT_LIMITS.stall,
+      patience: options.patience ?? DEFAULT_LIMITS.patience,
+      ...(options.rate === undefined ? {} : { rate: options.rate }),
+    },
+    counters: { received: 0, retries: 0, opened: 0 },
+  };
+}
+
+function disposable(target: NativeTarget): AsyncDisposable & { readonly native: NativeTarget } {
+  return { native: target, [Symbol.asyncDispose]: () => target.close() };
+}
+
+/** The plan, when it is not to refuse. */
+function decide(options: TransferOptions, source: Source, sniffed: Sniffed, target: NativeTarget): Plan & { way: Way } {
+  const decided = plan({
+    facts: source.facts,
+    sniffed,
+    target: target.facts,
+    digest: options.digest !== undefined,
+    ...(options.size === undefined ? {} : { size: options.size }),
+    ...(options.way === undefined ? {} : { way: options.way }),
+    ...(options.spill === undefined ? {} : { spill: options.spill }),
+  });
+  if (decided.way === 'refuse') {
+    const refusal = decided.refusal ?? { code: 'UNSUPPORTED' as const, stage: 'plan' as const, message: decided.why };
+    throw new FerryError(refusal.message, refusal);
+  }
+  return { ...decided, way: decided.way };
+}
+
+/** Whether the target may be written, and whether it goes on from a checkpoint. Throws when it holds something else. */
+function admit(options: TransferOptions, target: NativeTarget, identity: Identity, log: Log): boolean {
+  const { recovered, facts } = target;
+  if (recovered.kind === 'checkpoint' || recovered.kind === 'finishing') {
+    if (options.fresh) return false;
+    const found = parseIdentity(recovered.identity);
+    const likeness = found === undefined ? 'other' : compareIdentity(found, identity);
+    if (likeness === 'same') return true;
+    if (likeness === 'changed') {
+      log.warn('the source has changed since the unfinished transfer on the target began: starting over');
+      return false;
+    }
+    throw new FerryError(
+      `${options.target} holds an unfinished transfer of ${found?.name ?? 'another source'}: run that command again to go on, give --fresh to drop it, or see \`diskferry inspect ${options.target}\``,
+      { code: 'BAD_SPEC', stage: 'target' },
+    );
+  }
+  if (options.force) return false;
+  if (recovered.kind === 'foreign') {
+    throw new FerryError(
+      `${options.target} holds an unfinished transfer that was begun by another host or user: go on there, or give --force to overwrite it`,
+      { code: 'DENIED', stage: 'target' },
+    );
+  }
+  if (recovered.kind === 'finished') {
+    throw new FerryError(
+      `${options.target} holds a finished disk of ${parseIdentity(recovered.identity)?.name ?? 'another source'}: give --force to overwrite it`,
+      { code: 'DENIED', stage: 'target' },
+    );
+  }
+  if (facts.foreign !== undefined) {
+    throw new FerryError(`${options.target} holds ${facts.foreign}: give --force to overwrite it`, { code: 'DENIED', stage: 'target' });
+  }
+  return false;
+}
+
+/** The report of a file that the same command finished before. */
+function alreadyDone(options: TransferOptions, target: NativeTarget, identity: Identity): TransferReport | undefined {
+  const { recovered } = target;
+  if (recovered.kind !== 'finished' || options.fresh || options.force) return undefined;
+  const found = parseIdentity(recovered.identity);
+  if (found === undefined || compareIdentity(found, identity) !== 'same') return undefined;
+  if (options.diskDigest !== undefined && options.diskDigest !== recovered.diskDigest) return undefined;
+  // Without a validator or a digest the source may have changed unseen.
+  if (identity.validator === undefined && identity.digest === undefined) return undefined;
+  return {
+    outcome: 'already-done',
+    source: identity.name,
+    target: options.target,
+    way: 'stream',
+    format: 'raw',
+    codecs: [],
+    sourceBytes: 0,
+    receivedBytes: 0,
+    virtualSize: recovered.virtualSize,
+    written: 0,
+    zeroed: 0,
+    skipped: 0,
+    reread: 0,
+    diskDigest: recovered.diskDigest,
+    seconds: 0,
+    rate: 0,
+    resumes: 0,
+    retries: 0,
+    leftOut: [],
+    notes: ['the target holds this disk already'],
+  };
+}
