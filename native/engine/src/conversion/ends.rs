@@ -30,7 +30,10 @@ impl Ends {
     /// `length` of the disk, or None while it is not known: then there is no tail yet.
     pub fn new(length: Option<u64>) -> Self {
         let head = HELD.min(length.unwrap_or(HELD));
-        let ends = Self { head: Mutex::new(vec![0; head as usize]), tail: Mutex::new(Tail { start: u64::MAX, bytes: Vec::new() }) };
+        let ends = Self {
+            head: Mutex::new(vec![0; head as usize]),
+            tail: Mutex::new(Tail { start: u64::MAX, bytes: Vec::new() }),
+        };
         if let Some(length) = length {
             ends.set_length(length);
         }
