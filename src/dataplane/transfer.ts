@@ -62,7 +62,7 @@ export interface TransferReport {
   readonly sourceDigest?: string;
   readonly diskDigest: string;
   readonly seconds: number;
-  /** Source bytes a second, on average. */
+  /** Bytes received a second, on average. */
   readonly rate: number;
   readonly resumes: number;
   readonly retries: number;
@@ -148,7 +148,7 @@ export async function transfer(
       codecs: sniffed.codecs,
       receivedBytes: context.counters.received,
       seconds,
-      rate: report.sourceBytes / seconds,
+      rate: context.counters.received / seconds,
       retries: context.counters.retries,
       ...(resume ? { resumedAt } : {}),
       leftOut: sniffed.leftOut,

@@ -250,12 +250,16 @@ impl Done {
 
     fn report(&self, length: u64, disk_digest: [u8; 32], reread: u64, ends: usize) -> Report {
         let c = &self.shared.counters;
+        // What was written after the last checkpoint of a killed run was written twice; the disk has each byte once.
+        let written = (c.written.load(Ordering::Relaxed) + ends as u64).min(length);
+        let zeroed = c.zeroed.load(Ordering::Relaxed).min(length - written);
+        let read = c.source.load(Ordering::Relaxed);
         Report {
             virtual_size: length,
-            source_bytes: c.source.load(Ordering::Relaxed),
-            written: c.written.load(Ordering::Relaxed) + ends as u64,
-            zeroed: c.zeroed.load(Ordering::Relaxed),
-            skipped: c.skipped.load(Ordering::Relaxed),
+            source_bytes: if self.source_digest.is_some() { self.decoded.source_length.unwrap_or(read) } else { read },
+            written,
+            zeroed,
+            skipped: length - written - zeroed,
             source_digest: self.source_digest,
             disk_digest,
             reread,

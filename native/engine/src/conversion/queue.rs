@@ -10,7 +10,6 @@ use crate::formats::{Disk, Packing};
 use super::ends::{HELD, tail_start};
 use super::epoch::Token;
 use super::jobs::{Job, Jobs, Packed, Work};
-use super::shared::Counters;
 use super::worker::{MOST_UNPACKED, Sinkhole};
 
 /// Unpacked bytes that one packed job gathers: large enough for one write, small enough to spread over workers.
@@ -88,7 +87,6 @@ impl Queue {
         let done = self.skip_below.saturating_sub(origin).min(len);
         if done > 0 {
             let part = bytes.slice(0, done as usize);
-            Counters::add(&self.to.shared.counters.skipped, done);
             if self.to.ends.holds_any_of(at, done) {
                 self.add(Work::Data { at, bytes: part }, true)?;
             }
@@ -163,7 +161,6 @@ impl Disk for Queue {
             return Err(Error::new(Code::Corrupt, Stage::Format, format!("a compressed cluster of {len} bytes")));
         }
         if origin < self.skip_below {
-            Counters::add(&self.to.shared.counters.skipped, len as u64);
             if self.to.ends.holds_any_of(at, len as u64) {
                 self.add(Work::Packed(vec![Packed { at, len, how, bytes }]), true)?;
             }

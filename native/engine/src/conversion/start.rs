@@ -1,5 +1,6 @@
 //! The beginning of a conversion: prepare the target, open the journal, start the threads.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, mpsc};
 
 use crate::digest::DiskDigest;
@@ -22,7 +23,7 @@ use super::jobs::Jobs;
 use super::leaves::Leaves;
 use super::queue::Queue;
 use super::requests::Requests;
-use super::shared::Shared;
+use super::shared::{Counters, Shared};
 use super::worker::{self, Sinkhole};
 use super::{Conversion, Options, Way};
 
@@ -190,11 +191,7 @@ pub fn start(target: Arc<dyn Target>, o: Options) -> Result<Conversion> {
                 };
             }
             restart = if replay { None } else { c.restart.clone() };
-            let counters = &shared.counters;
-            counters.written.store(c.written, std::sync::atomic::Ordering::Relaxed);
-            counters.zeroed.store(c.zeroed, std::sync::atomic::Ordering::Relaxed);
-            counters.skipped.store(c.skipped, std::sync::atomic::Ordering::Relaxed);
-            counters.watermark.store(c.watermark, std::sync::atomic::Ordering::Relaxed);
+            restore_counters(&shared.counters, c, format.in_disk_order());
         }
     }
     // A coded stream that must begin at its first byte hashes from there as well.
@@ -346,4 +343,14 @@ fn open_journal(target: &Arc<dyn Target>, key: &Key, o: &Options) -> Result<(Opt
     prepare(&**target, disk, o.preallocate)?;
     let journal = Journal::begin(journal_store(target, length), key, &o.identity)?;
     Ok((Some(journal), Past::None, file))
+}
+
+/// Bytes that earlier runs dealt with. A raw image goes on behind them; other formats tell all their zeros again.
+fn restore_counters(counters: &Counters, c: &Checkpoint, in_disk_order: bool) {
+    counters.written.store(c.written, Ordering::Relaxed);
+    counters.watermark.store(c.watermark, Ordering::Relaxed);
+    if in_disk_order {
+        counters.zeroed.store(c.zeroed, Ordering::Relaxed);
+        counters.skipped.store(c.skipped, Ordering::Relaxed);
+    }
 }
