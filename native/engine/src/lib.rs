@@ -5,3 +5,4 @@ pub mod codecs;
 pub mod error;
 pub mod formats;
 pub mod limits;
+pub mod sniff;

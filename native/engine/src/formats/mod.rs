@@ -54,4 +54,12 @@ pub trait Format: Send {
     fn finish(&mut self, length: Option<u64>, disk: &mut dyn Disk) -> Result<()>;
     /// Lowest file offset whose bytes are still held back here; a checkpoint may not lie above it.
     fn pinned(&self) -> Option<u64>;
+    /// Asked after each `take`: true when the pass cannot go on, and `wants` must be asked at once for another.
+    fn turned(&self) -> bool {
+        false
+    }
+    /// Whether all data reaches the disk at its own offset, ascending (raw).
+    fn in_disk_order(&self) -> bool {
+        false
+    }
 }
