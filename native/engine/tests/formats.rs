@@ -107,7 +107,7 @@ fn drive(format: &mut dyn Format, file: &[u8], disk: &mut Memory, mut random: Op
     loop {
         let ranges = match format.wants()? {
             Wants::Nothing => break,
-            Wants::Rest(from) => vec![from.min(file.len() as u64)..file.len() as u64],
+            Wants::Rest(from) => std::iter::once(from.min(file.len() as u64)..file.len() as u64).collect(),
             Wants::Ranges(ranges) => ranges,
         };
         passes += 1;
@@ -661,6 +661,45 @@ fn heads_are_told_apart() {
     let mut iso = vec![0; 0x9000];
     iso[0x8001..0x8006].copy_from_slice(b"CD001");
     assert_eq!(sniff(&iso, None, &limits()).features, ["ISO 9660"]);
+}
+
+#[test]
+fn what_lies_behind_codecs_is_seen() {
+    let images = Images::new();
+    let (file, raw) = sample(&images, "cluster_size=65536", false);
+    for (program, suffix) in [("gzip", "gz"), ("zstd", "zst"), ("xz", "xz")] {
+        images.must(program, &["-k", "s.qcow2"]);
+        images.must(program, &["-k", "s.raw"]);
+        let packed = images.read(&format!("s.qcow2.{suffix}"));
+        let s = sniff(&packed[..packed.len().min(1 << 20)], Some(packed.len() as u64), &limits());
+        assert!(s.refusal.is_none(), "{:?}", s.refusal);
+        assert_eq!(s.codecs.iter().map(|c| c.name()).collect::<Vec<_>>(), [program]);
+        assert_eq!((s.format, s.virtual_size), (FormatKind::Qcow2, Some(raw.len() as u64)));
+        assert!(s.decoder_memory > 0 && s.decoder_memory >= s.window);
+        let packed = images.read(&format!("s.raw.{suffix}"));
+        let s = sniff(&packed[..packed.len().min(1 << 20)], Some(packed.len() as u64), &limits());
+        assert_eq!((s.format, s.virtual_size, s.refusal.is_none()), (FormatKind::Raw, None, true));
+    }
+    assert!(!file.is_empty());
+}
+
+/// A checkpoint follows the stream: nothing pins it that is not of the disk.
+#[test]
+fn the_watermark_follows() {
+    let images = Images::new();
+    for compress in [false, true] {
+        let (file, _) = sample(&images, "cluster_size=4096", compress);
+        let mut format = Qcow2::new(header(&file, None).unwrap(), in_order(&file)).unwrap();
+        let mut disk = Memory::new(header(&file, None).unwrap().size);
+        format.wants().unwrap();
+        let mut far = 0;
+        for (i, piece) in file.chunks(1000).enumerate() {
+            format.take(i as u64 * 1000, &Bytes::copy_of(piece), &mut disk).unwrap();
+            let end = i as u64 * 1000 + piece.len() as u64;
+            far = far.max(end - format.pinned().unwrap_or(end));
+        }
+        assert!(far < if compress { 9 << 20 } else { 1 << 20 }, "{far} bytes behind");
+    }
 }
 
 #[test]
