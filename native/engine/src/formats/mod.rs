@@ -54,11 +54,11 @@ pub trait Format: Send {
     fn finish(&mut self, length: Option<u64>, disk: &mut dyn Disk) -> Result<()>;
     /// Lowest file offset whose bytes are still held back here; a checkpoint may not lie above it.
     fn pinned(&self) -> Option<u64>;
-    /// The format has changed its course: the pass is to be left and `wants` asked again. Polled after each `take`.
+    /// Asked after each `take`: true when the pass cannot go on, and `wants` must be asked at once for another.
     fn turned(&self) -> bool {
         false
     }
-    /// Data comes in the order of the disk, at the same offsets as in the file.
+    /// Whether all data reaches the disk at its own offset, ascending (raw).
     fn in_disk_order(&self) -> bool {
         false
     }

@@ -181,7 +181,7 @@ impl Qcow2 {
         let cluster = self.header.cluster_size();
         claims.push(0..cluster);
         if self.l1_known {
-            claims.push(self.header.l1_range());
+            claims.push(self.header.l1_clusters());
         }
         if let Some(blocks) = &self.blocks {
             claims.push(self.header.refcount_range());

@@ -315,7 +315,7 @@ impl Header {
         let cluster = self.cluster_size();
         let dirty = if self.dirty { ", and it was not closed properly" } else { "" };
         let place = |what: &str, offset: u64, length: u64| {
-            if offset % cluster != 0 {
+            if !offset.is_multiple_of(cluster) {
                 return Err(corrupt(format!("its {what} is at {offset}, which is not on a cluster boundary{dirty}")));
             }
             let Some(end) = offset.checked_add(length).filter(|&end| end < 1 << 56) else {
@@ -348,6 +348,12 @@ impl Header {
     /// The part of the L1 table that is needed.
     pub fn l1_range(&self) -> std::ops::Range<u64> {
         if self.l1_needed == 0 { 0..0 } else { self.l1_offset..self.l1_offset + self.l1_needed * 8 }
+    }
+
+    /// The clusters that the L1 table fills; nothing else lies in them.
+    pub fn l1_clusters(&self) -> std::ops::Range<u64> {
+        let l1 = self.l1_range();
+        l1.start..l1.end.next_multiple_of(self.cluster_size())
     }
 
     pub fn refcount_range(&self) -> std::ops::Range<u64> {

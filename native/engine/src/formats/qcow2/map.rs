@@ -77,7 +77,7 @@ impl Map {
     pub fn ranges(&mut self, limit: u64, gap: u64, most: usize) -> Vec<Range<u64>> {
         let sorted = {
             let mut all = std::mem::take(&mut self.0).into_vec();
-            all.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+            all.sort_unstable_by_key(|Reverse(extent)| *extent);
             all
         };
         let mut ranges: Vec<Range<u64>> = Vec::new();

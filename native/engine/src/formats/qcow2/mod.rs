@@ -187,7 +187,9 @@ impl Qcow2 {
         if !self.l1_known {
             let head = 0..self.header.raw.len() as u64;
             let l1 = self.header.l1_range();
-            return if l1.start < head.end + TABLE_GAP { vec![0..l1.end] } else { vec![head, l1] };
+            let joined = l1.start < head.end + TABLE_GAP;
+            let first = if joined { 0..l1.end } else { head };
+            return std::iter::once(first).chain((!joined).then_some(l1)).collect();
         }
         let cluster = self.header.cluster_size();
         let mut left = (self.options.limits.map / 2).max(cluster);

@@ -156,7 +156,8 @@ impl Qcow2 {
         tables.sort_unstable();
         self.tables = tables;
         self.l1_known = true;
-        self.hold.remove(l1);
+        self.hold.remove(self.header.l1_clusters());
+        self.drop_blocks();
         Ok(())
     }
 
@@ -175,14 +176,22 @@ impl Qcow2 {
             blocks.dedup();
         }
         self.hold.remove(range);
-        for &block in blocks.iter().take_while(|&&block| block < piece.start) {
-            // A block that is also a table stays: the table is what matters.
-            if self.l1_known && !self.is_table(block) {
+        self.blocks = Some(blocks);
+        self.drop_blocks();
+        Ok(())
+    }
+
+    /// Held refcount blocks would pin the watermark, so they go as soon as they are known not to be tables.
+    fn drop_blocks(&mut self) {
+        let cluster = self.header.cluster_size();
+        if !self.l1_known {
+            return;
+        }
+        for &block in self.blocks.iter().flatten().take_while(|&&block| block < self.position) {
+            if !self.is_table(block) {
                 self.hold.remove(block..block + cluster);
             }
         }
-        self.blocks = Some(blocks);
-        Ok(())
     }
 
     pub(super) fn is_table(&self, host: u64) -> bool {

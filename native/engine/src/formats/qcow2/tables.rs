@@ -53,7 +53,7 @@ pub fn l1_entry(header: &Header, index: u64, raw: u64) -> Result<Option<u64>> {
     if offset == 0 {
         return Ok(None);
     }
-    if offset % header.cluster_size() != 0 {
+    if !offset.is_multiple_of(header.cluster_size()) {
         return Err(corrupt(format!("L2 table {index} is at {offset}, which is not on a cluster boundary")));
     }
     Ok(Some(offset))
@@ -84,7 +84,7 @@ pub fn l2_entry(header: &Header, guest: u64, raw: u64, bitmap: u64) -> Result<En
         return Err(bad("has reserved bits set"));
     }
     let host = raw & OFFSET;
-    if host % header.cluster_size() != 0 {
+    if !host.is_multiple_of(header.cluster_size()) {
         return Err(bad("is not on a cluster boundary"));
     }
     if header.extended_l2 {
