@@ -51,7 +51,12 @@ export async function inspectSource(
         ...(validator === undefined ? {} : { validator }),
       },
       image,
-      plan: plan({ facts: source.facts, sniffed: image, digest: false, ...(facts === undefined ? {} : { target: facts }) }),
+      plan: plan({
+        facts: source.facts,
+        sniffed: image,
+        digest: false,
+        ...(facts === undefined ? {} : { target: facts }),
+      }),
       traffic: Math.max(context.counters.received, head.length),
       ...(seconds > 0.05 ? { rate: head.length / seconds } : {}),
     };
@@ -75,7 +80,14 @@ export async function inspectTarget(path: string, stateDirectory: string): Promi
     try {
       const { facts, recovered } = target;
       const foreign = recovered.kind === 'nothing' ? facts.foreign : undefined;
-      return { path, kind: facts.kind, length: facts.length, recovered, facts, ...(foreign === undefined ? {} : { foreign }) };
+      return {
+        path,
+        kind: facts.kind,
+        length: facts.length,
+        recovered,
+        facts,
+        ...(foreign === undefined ? {} : { foreign }),
+      };
     } finally {
       await target.close();
     }
@@ -91,7 +103,10 @@ export async function forget(path: string, stateDirectory: string): Promise<stri
     try {
       const { kind } = target.recovered;
       if (kind !== 'checkpoint' && kind !== 'finishing') {
-        throw new FerryError(`${path} holds no unfinished transfer of this host: there is nothing to forget`, { code: 'NOT_FOUND', stage: 'target' });
+        throw new FerryError(`${path} holds no unfinished transfer of this host: there is nothing to forget`, {
+          code: 'NOT_FOUND',
+          stage: 'target',
+        });
       }
       await target.forget();
       return `the unfinished transfer on ${path} is forgotten; what it had written beyond the first MiB is still there`;

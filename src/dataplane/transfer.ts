@@ -86,7 +86,9 @@ export async function transfer(
   try {
     await using opened = await openSource(options.source, options.sourceOptions, context);
     meter.phase('planning');
-    await using target = disposable(await engine.openTarget({ path: options.target, key: await hostKey(options.stateDirectory) }));
+    await using target = disposable(
+      await engine.openTarget({ path: options.target, key: await hostKey(options.stateDirectory) }),
+    );
     const identity = identityOf(opened, options.digest, options.size);
     const finished = alreadyDone(options, target.native, identity);
     if (finished) return finished;
@@ -119,7 +121,10 @@ export async function transfer(
     const disk = options.size ?? sniffed.virtualSize;
     meter.measures(
       conversion,
-      { ...(source.facts.length === undefined ? {} : { source: source.facts.length }), ...(disk === undefined ? {} : { disk }) },
+      {
+        ...(source.facts.length === undefined ? {} : { source: source.facts.length }),
+        ...(disk === undefined ? {} : { disk }),
+      },
       resumes,
     );
     meter.phase('moving');
@@ -151,7 +156,8 @@ export async function transfer(
       ...report,
     };
   } catch (thrown) {
-    if (signal.aborted) throw new FerryError('the transfer was stopped', { code: 'ABORTED', stage: 'source', cause: thrown });
+    if (signal.aborted)
+      throw new FerryError('the transfer was stopped', { code: 'ABORTED', stage: 'source', cause: thrown });
     throw asFerryError(fromEngine(thrown), 'source');
   }
 }
@@ -223,7 +229,10 @@ function admit(options: TransferOptions, target: NativeTarget, identity: Identit
     );
   }
   if (facts.foreign !== undefined) {
-    throw new FerryError(`${options.target} holds ${facts.foreign}: give --force to overwrite it`, { code: 'DENIED', stage: 'target' });
+    throw new FerryError(`${options.target} holds ${facts.foreign}: give --force to overwrite it`, {
+      code: 'DENIED',
+      stage: 'target',
+    });
   }
   return false;
 }

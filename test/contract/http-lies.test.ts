@@ -270,6 +270,23 @@ describe('a server that lies', () => {
     expect(context.counters.retries).toBe(0);
   });
 
+  test('a header field that cannot be sent is told without its value', async () => {
+    const url = await serve(() => undefined);
+    for (const headers of [{ 'x-token': 'two\nsecrets' }, { expect: '100-continue' }, { 'bad name': 'x' }]) {
+      const error = await thrown(openSource(url, { headers }, testContext()));
+      expect(error).toMatchObject({ code: 'BAD_SPEC', message: /cannot be sent/ });
+      expect(error.message).not.toContain('secrets');
+    }
+  });
+
+  test('a body whose end cannot be known says so', async () => {
+    const fields = { 'Content-Range': undefined, 'Content-Length': undefined };
+    const url = await serve(() => ({ status: '200 OK', close: true, fields }));
+    await using source = await openSource(url, {}, testContext());
+    expect(source.facts.length).toBeUndefined();
+    expect(source.details.end).toMatch(/a cut can look like the end/);
+  });
+
   test('a cut in the middle is gone on from at the exact byte, with If-Match', async () => {
     const asked: Ask[] = [];
     const { got } = await run((ask) => {

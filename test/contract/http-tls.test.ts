@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, readFile, writeFile } from 'node:fs/promises';
 import { createServer, type Server } from 'node:net';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
@@ -135,6 +135,8 @@ describe('through a proxy', () => {
   test('squid carries http and tunnels https', async () => {
     const squid = tool('squid', 'squid-openssl');
     await using place = await tempdir();
+    // As root squid becomes the user proxy, who writes its logs there.
+    await chmod(place.path, 0o777);
     const port = await freePort();
     const file = join(place.path, 'squid.conf');
     const log = join(place.path, 'access.log');
@@ -150,10 +152,12 @@ coredump_dir ${place.path}
 shutdown_lifetime 0 seconds
 netdb_filename none
 pinger_enable off
-${process.getuid?.() === 0 ? 'cache_effective_user root' : ''}
+memory_cache_shared off
+${process.getuid?.() === 0 ? 'cache_effective_user proxy' : ''}
 `,
     );
-    const child = spawn(squid, ['-N', '-f', file], { stdio: 'ignore' });
+    // A service name of its own: squid's shared memory is named after it.
+    const child = spawn(squid, ['-N', '-n', `diskferry${port}`, '-f', file], { stdio: 'ignore' });
     try {
       await listening(port, child, () => 'see cache.log');
       for (const [name, url] of [

@@ -22,7 +22,7 @@ beforeAll(async () => {
   await writeFile(at('login.html'), '<!DOCTYPE html>\n<html><body>Please log in</body></html>');
   await writeFile(at('odd.html'), content);
   // user:secret, as htpasswd -d would write it with {PLAIN}.
-  await writeFile(at('passwords'), 'user:{PLAIN}s:cr%t\n');
+  await writeFile(at('passwords'), 'user:{PLAIN}s@cr%t\n');
   server = await nginx({
     root: home.path,
     http: 'limit_req_zone $binary_remote_addr zone=one:1m rate=1r/s;',
@@ -149,9 +149,9 @@ describe('http', () => {
     expect(denied).toMatchObject({ code: 'DENIED', message: /sent were a user name and password/ });
     expect(denied.message).not.toMatch(/wrong-one|user:/);
     for (const [text, options] of [
-      [url.replace('//', '//user:s%3Acr%25t@'), {}],
-      [url, { credentials: { username: 'user', password: 's:cr%t' } }],
-      [url, { headers: { Authorization: `Basic ${btoa('user:s:cr%t')}` } }],
+      [url.replace('//', '//user:s%40cr%25t@'), {}],
+      [url, { credentials: { username: 'user', password: 's@cr%t' } }],
+      [url, { headers: { Authorization: `Basic ${btoa('user:s@cr%t')}` } }],
     ] as const) {
       await using source = await openSource(text, options, context);
       expect(source.name).toBe(url);

@@ -163,7 +163,7 @@ export function sourceContract(name: string, expected: Expectations, factory: ()
       });
     }
 
-    if (expected.validator) {
+    if (expected.validator && expected.ranges) {
       test('notices that it was replaced', async () => {
         if (!subject.replace) throw new Error('a subject with a validator must be able to be replaced');
         const context = testContext();

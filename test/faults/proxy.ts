@@ -29,6 +29,8 @@ export interface Faults {
 
 /** Bytes on their way through `delay` at most, so that a slow reader holds the sender back. */
 const IN_FLIGHT = 32 * 1024 * 1024;
+/** The same at a limited rate: a narrow line holds little. */
+const SLOW = 256 * 1024;
 
 export class FaultProxy implements AsyncDisposable {
   readonly #server: Server;
@@ -83,84 +85,99 @@ export class FaultProxy implements AsyncDisposable {
       this.#sockets.delete(client);
       server.destroy();
     });
-    server.on('close', () => client.destroySoon());
-    client.on('error', () => server.destroy());
+    // A server that ends in order still has bytes on their way here.
     server.on('error', () => client.destroy());
-    late(client, server, () => this.faults.delay ?? 0);
+    server.on('close', (failed: boolean) => {
+      if (failed) client.destroy();
+    });
+    client.on('error', () => server.destroy());
+    late(client, server, (data) => ({ data, due: performance.now() + (this.faults.delay ?? 0) }));
     let passed = 0;
-    late(
-      server,
-      client,
-      () => this.faults.delay ?? 0,
-      (chunk) => {
-        const faults = faulty ? this.faults : {};
-        const { cut, finish, stall, rate, corrupt } = faults;
-        const before = this.bytes;
-        this.bytes += chunk.length;
-        let data = chunk;
-        if (corrupt !== undefined && corrupt >= before && corrupt < this.bytes) {
-          data = Buffer.from(chunk);
-          const at = corrupt - before;
-          data.writeUInt8(data.readUInt8(at) ^ 1, at);
-        }
-        const limit = Math.min(cut ?? Infinity, finish ?? Infinity, stall ?? Infinity);
-        const room = limit - passed;
-        passed += data.length;
-        if (rate !== undefined) {
-          server.pause();
-          setTimeout(() => server.resume(), (data.length / rate) * 1000);
-        }
-        if (data.length < room) return data;
-        server.pause();
-        const last = data.subarray(0, room);
-        if (limit === cut) client.write(last, () => client.resetAndDestroy());
-        else if (limit === finish) client.end(last);
-        else client.write(last);
-        return undefined;
-      },
-    );
+    /** When the last byte so far may leave, at the rate. */
+    let free = 0;
+    late(server, client, (chunk) => {
+      const { cut, finish, stall, rate, corrupt, delay } = faulty ? this.faults : {};
+      const before = this.bytes;
+      this.bytes += chunk.length;
+      let data = chunk;
+      if (corrupt !== undefined && corrupt >= before && corrupt < this.bytes) {
+        data = Buffer.from(chunk);
+        const at = corrupt - before;
+        data.writeUInt8(data.readUInt8(at) ^ 1, at);
+      }
+      let due = performance.now() + (delay ?? 0);
+      if (rate !== undefined) {
+        free = Math.max(free, performance.now()) + (data.length / rate) * 1000;
+        due = Math.max(due, free);
+      }
+      const room = Math.min(cut ?? Infinity, finish ?? Infinity, stall ?? Infinity) - passed;
+      passed += data.length;
+      if (data.length < room) return { data, due, bound: rate === undefined ? IN_FLIGHT : SLOW };
+      const end = room + passed - data.length;
+      const last = (): void => {
+        if (end === cut) setImmediate(() => client.resetAndDestroy());
+        else if (end === finish) client.end();
+      };
+      return { data: data.subarray(0, Math.max(0, room)), due, last };
+    });
   }
 }
 
-/** Passes on what `from` sends, as `change` returns it; undefined = this was the end of it. */
-function late(
-  from: Socket,
-  to: Socket,
-  delay: () => number,
-  change: (chunk: Buffer) => Buffer | undefined = (chunk) => chunk,
-): void {
-  let flying = 0;
+interface Piece {
+  readonly data: Buffer;
+  /** When it arrives, on the clock of performance.now(). */
+  readonly due: number;
+  /** Nothing follows it; called when it has been written. */
+  readonly last?: () => void;
+  /** Bytes that may be on their way. */
+  readonly bound?: number;
+}
+
+/** Passes on what `from` sends, as `change` makes it. */
+function late(from: Socket, to: Socket, change: (chunk: Buffer) => Piece): void {
+  const flying: Piece[] = [];
+  let bytes = 0;
+  let bound = IN_FLIGHT;
   let over = false;
-  const write = (data: Buffer): void => {
-    if (to.destroyed || to.writableEnded) return;
-    if (!to.write(data)) {
-      from.pause();
-      to.once('drain', () => from.resume());
+  let ended = false;
+  let full = false;
+  let timer: NodeJS.Timeout | undefined;
+  /** Writes what is due. One timer for all: a timer a chunk would be most of the work. */
+  const land = (): void => {
+    timer = undefined;
+    const now = performance.now();
+    while (!full && flying[0] && flying[0].due <= now) {
+      const piece = flying.shift();
+      if (!piece || to.destroyed || to.writableEnded) continue;
+      bytes -= piece.data.length;
+      full = !to.write(piece.data);
+      piece.last?.();
+      if (full) {
+        to.once('drain', () => {
+          full = false;
+          land();
+        });
+      }
     }
+    if (over || full || bytes > bound) from.pause();
+    else from.resume();
+    if (full) return;
+    if (flying[0]) timer = setTimeout(land, Math.max(1, flying[0].due - now));
+    else if (ended && !over) to.end();
   };
   from.on('data', (chunk: Buffer) => {
     if (over) return;
-    const data = change(chunk);
-    if (data === undefined) {
-      over = true;
-      return;
-    }
-    const wait = delay();
-    if (wait === 0 && flying === 0) {
-      write(data);
-      return;
-    }
-    // Timers of one length fire in their order.
-    flying += data.length;
-    if (flying > IN_FLIGHT) from.pause();
-    setTimeout(() => {
-      flying -= data.length;
-      if (flying <= IN_FLIGHT) from.resume();
-      write(data);
-    }, wait);
+    const piece = change(chunk);
+    if (piece.last) over = true;
+    bound = piece.bound ?? IN_FLIGHT;
+    bytes += piece.data.length;
+    flying.push(piece);
+    if (over || bytes > bound) from.pause();
+    if (!timer && !full) land();
   });
   from.on('end', () => {
-    if (!over) setTimeout(() => to.end(), flying === 0 ? 0 : delay());
+    ended = true;
+    if (!timer && !full) land();
   });
 }
 

@@ -44,7 +44,11 @@ fn bad(message: impl Into<String>) -> napi::Error {
 }
 
 /// Runs `work` on a thread of its own and settles the promise with what it came to.
-fn settle<T>(env: &Env, name: &str, work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> napi::Result<Object<'static>>
+fn settle<T>(
+    env: &Env,
+    name: &str,
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> napi::Result<Object<'static>>
 where
     T: napi::bindgen_prelude::ToNapiValue + Send + 'static,
 {
@@ -189,9 +193,13 @@ fn recovered_state(found: Recovered, marked: Option<mark::Mark>) -> RecoveredSta
     match found {
         Recovered::Nothing => kind("nothing"),
         Recovered::Foreign => kind("foreign"),
-        Recovered::Started { identity, .. } => {
-            RecoveredState { identity, watermark: Some(0.0), resumes: Some(0), way: Some(String::new()), ..kind("checkpoint") }
-        }
+        Recovered::Started { identity, .. } => RecoveredState {
+            identity,
+            watermark: Some(0.0),
+            resumes: Some(0),
+            way: Some(String::new()),
+            ..kind("checkpoint")
+        },
         Recovered::Checkpoint(c) => RecoveredState {
             identity: Some(c.identity),
             virtual_size: c.virtual_size.map(|n| n as f64),

@@ -37,7 +37,7 @@ export function head(next: Source): HeadSource {
   async function* read(range: { from: number; to?: number }, signal: AbortSignal): ByteStream {
     const found = await kept;
     // What cannot be read a second time is given once; the source itself then says so.
-    if (!found || range.from >= found.bytes || (found.rest && found.given)) {
+    if (!found || (found.rest ? found.given || range.from > 0 : range.from >= found.bytes)) {
       yield* next.read(range, signal);
       return;
     }

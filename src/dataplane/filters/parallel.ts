@@ -14,21 +14,25 @@ export const WINDOW = 4 * 1024 * 1024;
 export function parallel(next: Source, context: Context): Source {
   const most = context.limits.connections;
   if (!next.facts.ranges || next.facts.remote !== true || most < 2) return next;
-  // One tuner for all reads: the second pass over the same source knows what the first one learnt.
+  // One tuner and one meter for all reads: a pass of many short ranges is measured as one.
   const limit = context.limits.rate;
   const tuner = new Tuner(most, limit === undefined ? undefined : (limit / 1000) * 0.9);
+  const meter = new Meter(tuner, context);
   return filtered(next, async function* (range, signal) {
     const to = Math.min(range.to ?? Number.POSITIVE_INFINITY, next.facts.length ?? Number.POSITIVE_INFINITY);
-    const meter = new Meter(tuner, context);
     let at = range.from;
     while (at < to) {
       const alone = tuner.connections === 1 || to - at <= WINDOW;
       const bytes = alone
         ? single(next, { from: at, to }, signal, meter, tuner)
         : windows(next, { from: at, to }, signal, meter, tuner, most * WINDOW);
-      for await (const batch of bytes) {
-        at += sizeOf(batch);
-        yield batch;
+      try {
+        for await (const batch of bytes) {
+          at += sizeOf(batch);
+          yield batch;
+        }
+      } finally {
+        meter.left();
       }
     }
   });
@@ -162,6 +166,12 @@ class Meter {
 
   waiting(): void {
     this.#since ??= performance.now();
+  }
+
+  /** Nobody waits any more: what passes from here on is not the source's time. */
+  left(): void {
+    if (this.#since !== undefined) this.#waited += performance.now() - this.#since;
+    this.#since = undefined;
   }
 
   came(bytes: number): void {

@@ -103,7 +103,8 @@ class Attempts {
         `${error.message}; gave up after ${seconds} s and ${this.#count + 1} attempts without progress`,
       );
     }
-    const wait = Math.min(this.#wait(error), patience - without);
+    // Timers drop fractions of a millisecond: without rounding up the last wait would end just before its time.
+    const wait = Math.ceil(Math.min(this.#wait(error), patience - without));
     this.#count += 1;
     this.#bytes = 0;
     counters.retries += 1;

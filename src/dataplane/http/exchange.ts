@@ -1,3 +1,4 @@
+import { setImmediate } from 'node:timers/promises';
 import type { Dispatcher } from 'undici';
 import { Batcher } from '../batch.ts';
 
@@ -35,7 +36,10 @@ export interface Request {
 const DISCARD = 64 * 1024;
 
 /** Sends a GET and waits for the head of its answer. */
-export function send(dispatcher: Dispatcher, request: Request, signal: AbortSignal): Promise<Answer> {
+export async function send(dispatcher: Dispatcher, request: Request, signal: AbortSignal): Promise<Answer> {
+  // undici gives a connection back one turn of the event loop after the end of a body; without this wait a read that
+  // follows another would open a new one.
+  await setImmediate();
   return new Promise((resolve, reject) => {
     if (signal.aborted) {
       reject(signal.reason);

@@ -43,7 +43,7 @@ interface Coded extends Error {
   readonly code?: string;
 }
 
-/** What an error below HTTP means, in a sentence. `length` = bytes that had come of `expected`, once a body had begun. */
+/** What an error below HTTP means, in a sentence; `peer` = the certificate that was shown, where one was refused. */
 export function transportFailure(url: URL, thrown: unknown, proxy: string | undefined, peer?: Certificate): FerryError {
   if (thrown instanceof FerryError) return thrown;
   const error = innermost(thrown);
@@ -76,6 +76,9 @@ export function transportFailure(url: URL, thrown: unknown, proxy: string | unde
     case 'EPIPE':
     case 'UND_ERR_SOCKET':
       return failure(`the connection to ${host} was cut`, 'IO', true, thrown);
+    case 'UND_ERR_INVALID_ARG':
+    case 'UND_ERR_NOT_SUPPORTED':
+      return failure(`the request to ${host} cannot be sent: ${error.message}`, 'BAD_SPEC', false, thrown);
     case 'UND_ERR_HEADERS_OVERFLOW':
       return failure(`${host} answered with more than 16 KiB of header fields`, 'UNSUPPORTED', false, thrown);
     default:

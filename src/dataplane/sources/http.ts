@@ -239,6 +239,9 @@ function detailsOf(client: Client, arrival: Arrival, facts: SourceFacts): Source
       ? 'no: the server sends a weak ETag only'
       : 'no: the server sends no ETag, so a replaced object would not be noticed';
   } else details.resumable = 'yes';
+  if (facts.length === undefined && field(fields, 'transfer-encoding') === undefined) {
+    details.end = 'not known: the server tells no length and sends no chunks, so a cut can look like the end';
+  }
   for (const [key, name] of [
     ['server', 'server'],
     ['contentType', 'content-type'],

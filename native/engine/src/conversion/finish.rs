@@ -113,9 +113,7 @@ impl Done {
         let Some(expected) = self.options.digest else { return Ok(()) };
         match self.source_digest {
             Some(found) if found == expected => Ok(()),
-            Some(found) => {
-                Err(mismatch("source's digest", &expected.to_string(), &found.to_string()))
-            }
+            Some(found) => Err(mismatch("source's digest", &expected.to_string(), &found.to_string())),
             None => {
                 let what = "the source was not read whole, so its digest cannot be checked";
                 Err(Error::new(Code::DigestMismatch, Stage::Verify, what))
@@ -199,7 +197,8 @@ impl Done {
         let length = f.virtual_size;
         self.demand_disk_digest(&f.disk_digest)?;
         if self.options.digest.is_some() && self.options.digest.map(short) != f.source_digest {
-            let what = "the transfer that is being finished was verified against another digest; run again with --fresh";
+            let what =
+                "the transfer that is being finished was verified against another digest; run again with --fresh";
             return Err(Error::new(Code::DigestMismatch, Stage::Verify, what));
         }
         let (head, _, _) = self.to.ends.take();

@@ -106,7 +106,11 @@ impl Hasher {
     /// Goes on from `state` at `offset`.
     pub fn resume(offset: u64, state: &[u8], sha512: bool) -> Result<Self> {
         let hashes = Hashes::from_state(state, sha512).ok_or_else(|| {
-            Error::new(Code::Corrupt, Stage::Target, "the checkpoint holds no valid digest state; run again with --fresh")
+            Error::new(
+                Code::Corrupt,
+                Stage::Target,
+                "the checkpoint holds no valid digest state; run again with --fresh",
+            )
         })?;
         Ok(Self { hashes, position: offset, expected: None })
     }
@@ -131,7 +135,9 @@ impl Hasher {
             self.position = *at;
             bytes = &bytes[n..];
             if self.hashes.state() != *state {
-                let what = format!("the first {at} bytes are not the ones that this transfer began with; run again with --fresh to start over");
+                let what = format!(
+                    "the first {at} bytes are not the ones that this transfer began with; run again with --fresh to start over"
+                );
                 return Err(Error::new(Code::Changed, Stage::Source, what));
             }
             self.expected = None;
@@ -156,7 +162,12 @@ impl Hasher {
     }
 
     /// Runs until the feed closes and leaves itself in `result`.
-    pub fn run_to(mut self, feed: &Receiver<Feed>, notes: &Sender<Note>, result: &Arc<Mutex<Option<Hasher>>>) -> Result<()> {
+    pub fn run_to(
+        mut self,
+        feed: &Receiver<Feed>,
+        notes: &Sender<Note>,
+        result: &Arc<Mutex<Option<Hasher>>>,
+    ) -> Result<()> {
         self.run(feed, notes)?;
         *result.lock().unwrap_or_else(PoisonError::into_inner) = Some(self);
         Ok(())
@@ -165,7 +176,10 @@ impl Hasher {
     /// The digest, if all `length` bytes were seen: SHA-512 where that is kept, else SHA-256.
     pub fn finish(self, length: Option<u64>) -> Result<Option<SourceDigest>> {
         if let Some((at, _)) = self.expected {
-            let what = format!("the source ends at {} bytes, the transfer that is being continued had read {at}", self.position);
+            let what = format!(
+                "the source ends at {} bytes, the transfer that is being continued had read {at}",
+                self.position
+            );
             return Err(Error::new(Code::Changed, Stage::Source, what));
         }
         if length != Some(self.position) {

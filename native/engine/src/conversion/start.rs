@@ -183,7 +183,11 @@ pub fn start(target: Arc<dyn Target>, o: Options) -> Result<Conversion> {
             skip_below = c.written_to.unwrap_or(c.watermark);
             resumed_at = c.watermark;
             if let Some(state) = &c.source_hash {
-                hasher = if replay { Hasher::replay(c.hash_offset, state.clone(), sha512) } else { Hasher::resume(c.hash_offset, state, sha512)? };
+                hasher = if replay {
+                    Hasher::replay(c.hash_offset, state.clone(), sha512)
+                } else {
+                    Hasher::resume(c.hash_offset, state, sha512)?
+                };
             }
             restart = if replay { None } else { c.restart.clone() };
             let counters = &shared.counters;
@@ -219,7 +223,14 @@ pub fn start(target: Arc<dyn Target>, o: Options) -> Result<Conversion> {
         requests: Arc::clone(&requests),
         shared: Arc::clone(&shared),
         feed,
-        queue: Queue::new(Arc::clone(&jobs), Arc::clone(&to), Epoch::token(0, notes.clone()), disk, capacity, skip_below),
+        queue: Queue::new(
+            Arc::clone(&jobs),
+            Arc::clone(&to),
+            Epoch::token(0, notes.clone()),
+            disk,
+            capacity,
+            skip_below,
+        ),
         barriers: Barriers::new(
             notes.clone(),
             Arc::clone(&durable),
