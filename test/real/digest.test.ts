@@ -74,11 +74,11 @@ test.each([1, 4096, LEAF, LEAF + 1, 2 * MiB, 2 * MiB + 1, 5 * MiB + 12345, 40 * 
   async (length) => {
     await rawDisk(at('www/raw'), length, { run: 32 * KiB, zeros: 0.5 });
     const expected = await diskDigest(at('www/raw'));
-    const report = await program.imported([`${server.url}/raw`, at('raw.img')]);
+    const report = await program.imported([`${server.url}/raw`, at(`raw-${length}.img`)]);
     expect(report.diskDigest).toBe(expected);
     expect(report.written + report.zeroed + report.skipped).toBe(length);
-    expect(await verified(at('raw.img'))).toBe(expected);
-    await rm(at('raw.img'));
+    expect(await verified(at(`raw-${length}.img`))).toBe(expected);
+    await rm(at(`raw-${length}.img`));
   },
 );
 

@@ -10,7 +10,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { FaultProxy } from '../faults/proxy.ts';
 import { type Cli, cli, type Ended, describe as told } from '../support/cli.ts';
-import { CountingServer } from '../support/counting-server.ts';
+import { CountingServer, room } from '../support/counting-server.ts';
 import { recognised } from '../support/devices.ts';
 import { bootableDisk, difference, MiB, qcow2 } from '../support/images.ts';
 import { type TempDir, tempdir } from '../support/tempdir.ts';
@@ -71,7 +71,7 @@ async function pour(response: ServerResponse, path: string, from: number, to: nu
   if (to > from) {
     for await (const chunk of createReadStream(path, { start: from, end: to - 1 })) {
       if (response.destroyed) return;
-      if (!response.write(chunk)) await Promise.race([once(response, 'drain'), once(response, 'close')]);
+      if (!response.write(chunk)) await room(response);
     }
   }
   if (end) response.end();

@@ -162,7 +162,7 @@ export class CountingServer implements AsyncDisposable {
       if (response.destroyed) return;
       this.count(path, at, bytes.length, part.size);
       at += bytes.length;
-      if (!response.write(bytes)) await Promise.race([once(response, 'drain'), once(response, 'close')]);
+      if (!response.write(bytes)) await room(response);
       const { rate } = this.manners;
       if (rate !== undefined) await new Promise((resolve) => setTimeout(resolve, (bytes.length / rate) * 1000));
     }
@@ -187,4 +187,17 @@ export class CountingServer implements AsyncDisposable {
       at = end;
     }
   }
+}
+
+/** Resolves when a response takes more, or nobody wants more of it. */
+export function room(response: ServerResponse): Promise<void> {
+  return new Promise((resolve) => {
+    const over = (): void => {
+      response.off('drain', over);
+      response.off('close', over);
+      resolve();
+    };
+    response.on('drain', over);
+    response.on('close', over);
+  });
 }

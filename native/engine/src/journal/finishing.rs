@@ -131,11 +131,12 @@ impl Journal {
             self.write_record(true)?;
         }
         fail(STEPS[1]);
-        before_last()?;
         write_aligned(&*self.store, first.len() as u64, rest)?;
         self.store.flush()?;
         fail(STEPS[3]);
         self.ensure_ours()?;
+        // Only now: a file that is cut to less than the journal's room holds no record any more.
+        before_last()?;
         write_aligned(&*self.store, 0, first)?;
         self.store.flush()?;
         fail(STEPS[4]);
