@@ -9,7 +9,12 @@ const ROUND = 64;
 const CHUNK = 1 << 20;
 
 /** Carries everything that the engine asks for from the source into it. Resolves when it asks for nothing more. */
-export async function feed(conversion: Conversion, source: Source, connections: number, signal: AbortSignal): Promise<void> {
+export async function feed(
+  conversion: Conversion,
+  source: Source,
+  connections: number,
+  signal: AbortSignal,
+): Promise<void> {
   for (;;) {
     const ranges = await conversion.next(ROUND);
     if (ranges.length === 0) return;
@@ -37,13 +42,21 @@ async function feedRound(
     fetchAhead(index);
     const ready = ahead.get(range);
     ahead.delete(range);
-    const wanted = ready === undefined ? await feedRange(conversion, source, range, signal) : await pushAll(conversion, range.from, await ready);
+    const wanted =
+      ready === undefined
+        ? await feedRange(conversion, source, range, signal)
+        : await pushAll(conversion, range.from, await ready);
     if (wanted === undefined) return;
   }
 }
 
 /** Undefined when the engine wants no more of this pass. */
-async function feedRange(conversion: Conversion, source: Source, range: Range, signal: AbortSignal): Promise<number | undefined> {
+async function feedRange(
+  conversion: Conversion,
+  source: Source,
+  range: Range,
+  signal: AbortSignal,
+): Promise<number | undefined> {
   let offset = range.from;
   const request = range.to === undefined ? { from: range.from } : { from: range.from, to: range.to };
   if (range.to === undefined && source.facts.length === range.from) {
@@ -60,7 +73,11 @@ async function feedRange(conversion: Conversion, source: Source, range: Range, s
 }
 
 /** Source offset behind the last chunk, or undefined when the engine wants no more of this pass. */
-async function pushAll(conversion: Conversion, from: number, chunks: readonly Uint8Array[]): Promise<number | undefined> {
+async function pushAll(
+  conversion: Conversion,
+  from: number,
+  chunks: readonly Uint8Array[],
+): Promise<number | undefined> {
   let offset = from;
   for (const chunk of chunks) {
     for (let at = 0; at < chunk.length; at += CHUNK) {

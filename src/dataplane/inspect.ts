@@ -3,7 +3,6 @@ import { asFerryError, FerryError } from './errors.ts';
 import { hostKey } from './hostkey.ts';
 import { decoderLimits } from './memory-budget.ts';
 import { fromEngine, native, type Recovered, type Sniffed, type TargetFacts } from './native.ts';
-import { peek } from './peek.ts';
 import { type Plan, plan } from './plan.ts';
 import type { SourceDetails, SourceOptions } from './source.ts';
 import { openSource } from './sources/index.ts';
@@ -37,7 +36,8 @@ export async function inspectSource(
   try {
     await using opened = await openSource(text, options, context);
     const began = performance.now();
-    const { head, source } = await peek(stackFilters(opened, context), signal);
+    const source = stackFilters(opened, context);
+    const head = await source.head(signal);
     const seconds = (performance.now() - began) / 1000;
     const { length, ranges, validator } = source.facts;
     const image = native().sniff(head, length, decoderLimits());
@@ -51,7 +51,12 @@ export async function inspectSource(
         ...(validator === undefined ? {} : { validator }),
       },
       image,
-      plan: plan({ facts: source.facts, sniffed: image, digest: false, ...(facts === undefined ? {} : { target: facts }) }),
+      plan: plan({
+        facts: source.facts,
+        sniffed: image,
+        digest: false,
+        ...(facts === undefined ? {} : { target: facts }),
+      }),
       traffic: Math.max(context.counters.received, head.length),
       ...(seconds > 0.05 ? { rate: head.length / seconds } : {}),
     };
@@ -75,7 +80,14 @@ export async function inspectTarget(path: string, stateDirectory: string): Promi
     try {
       const { facts, recovered } = target;
       const foreign = recovered.kind === 'nothing' ? facts.foreign : undefined;
-      return { path, kind: facts.kind, length: facts.length, recovered, facts, ...(foreign === undefined ? {} : { foreign }) };
+      return {
+        path,
+        kind: facts.kind,
+        length: facts.length,
+        recovered,
+        facts,
+        ...(foreign === undefined ? {} : { foreign }),
+      };
     } finally {
       await target.close();
     }
@@ -91,7 +103,10 @@ export async function forget(path: string, stateDirectory: string): Promise<stri
     try {
       const { kind } = target.recovered;
       if (kind !== 'checkpoint' && kind !== 'finishing') {
-        throw new FerryError(`${path} holds no unfinished transfer of this host: there is nothing to forget`, { code: 'NOT_FOUND', stage: 'target' });
+        throw new FerryError(`${path} holds no unfinished transfer of this host: there is nothing to forget`, {
+          code: 'NOT_FOUND',
+          stage: 'target',
+        });
       }
       await target.forget();
       return `the unfinished transfer on ${path} is forgotten; what it had written beyond the first MiB is still there`;
@@ -118,14 +133,10 @@ export async function verify(
   onProgress: (done: number, total: number) => void,
   signal: AbortSignal,
 ): Promise<Verification> {
-  let bytes = length ?? 0;
   try {
-    const found = await native().diskDigest(path, length, (done, total) => {
-      bytes = total;
-      onProgress(done, total);
-    });
+    const found = await native().diskDigest(path, length, onProgress);
     signal.throwIfAborted();
-    return { diskDigest: found, bytes, ...(diskDigest === undefined ? {} : { matches: found === diskDigest }) };
+    return { ...found, ...(diskDigest === undefined ? {} : { matches: found.diskDigest === diskDigest }) };
   } catch (thrown) {
     throw asFerryError(fromEngine(thrown), 'verify');
   }

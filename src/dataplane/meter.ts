@@ -1,4 +1,4 @@
-import { bottleneck, type Bottleneck } from './bottleneck.ts';
+import { type Bottleneck, bottleneck } from './bottleneck.ts';
 import type { Context } from './context.ts';
 import type { Conversion, Progress } from './native.ts';
 
@@ -70,8 +70,14 @@ export class Meter implements Disposable {
     const left = length !== undefined && this.#rate > 0 ? Math.max(0, (length - sourceBytes) / this.#rate) : undefined;
     this.#watch({
       phase: this.#phase,
-      source: { bytes: length === undefined ? sourceBytes : Math.min(sourceBytes, length), ...(length === undefined ? {} : { length }) },
-      disk: { bytes: progress?.diskBytes ?? 0, ...(this.#diskLength === undefined ? {} : { length: this.#diskLength }) },
+      source: {
+        bytes: length === undefined ? sourceBytes : Math.min(sourceBytes, length),
+        ...(length === undefined ? {} : { length }),
+      },
+      disk: {
+        bytes: progress?.diskBytes ?? 0,
+        ...(this.#diskLength === undefined ? {} : { length: this.#diskLength }),
+      },
       rate: this.#rate,
       ...(left === undefined ? {} : { secondsLeft: left }),
       bottleneck: stage,

@@ -1,7 +1,7 @@
-import { createRequire } from 'node:module';
 import { existsSync } from 'node:fs';
+import { createRequire } from 'node:module';
 import { fileURLToPath } from 'node:url';
-import { FerryError, type Code, type Stage } from './errors.ts';
+import { type Code, FerryError, type Stage } from './errors.ts';
 
 /** Bounds that hold whatever an image says of itself; bytes unless named otherwise. */
 export interface Limits {
@@ -181,7 +181,11 @@ export interface Native {
   openTarget(spec: TargetSpec): Promise<NativeTarget>;
   startConversion(target: NativeTarget, init: ConversionInit): Promise<Conversion>;
   /** Disk digest of a file or device, `length` bytes of it (default all). Calls back with bytes done. */
-  diskDigest(path: string, length: number | undefined, onProgress: (done: number, total: number) => void): Promise<string>;
+  diskDigest(
+    path: string,
+    length: number | undefined,
+    onProgress: (done: number, total: number) => void,
+  ): Promise<{ diskDigest: string; bytes: number }>;
 }
 
 interface EngineFailure extends Error {

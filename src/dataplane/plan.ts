@@ -38,26 +38,49 @@ export function isPinned(facts: SourceFacts, digest: boolean): boolean {
 function resumability(request: PlanRequest, seekable: boolean): { resumable: boolean; resumeWhy: string } {
   const { facts, sniffed } = request;
   if (!facts.ranges) {
-    return { resumable: false, resumeWhy: 'the source has no ranges: a second run reads it again and compares, but writes only what is missing' };
+    return {
+      resumable: false,
+      resumeWhy: 'the source has no ranges: a second run reads it again and compares, but writes only what is missing',
+    };
   }
   if (!seekable) {
-    return { resumable: false, resumeWhy: 'the source has no strong validator (a weak or missing ETag): a second run reads it again and compares' };
+    return {
+      resumable: false,
+      resumeWhy:
+        'the source has no strong validator (a weak or missing ETag): a second run reads it again and compares',
+    };
   }
   if (sniffed.codecs.length > 0 && sniffed.format !== 'raw') {
-    return { resumable: false, resumeWhy: `${sniffed.format} inside ${sniffed.codecs.join(' inside ')} is decoded again from its beginning; what is on the target is not written again` };
+    return {
+      resumable: false,
+      resumeWhy: `${sniffed.format} inside ${sniffed.codecs.join(' inside ')} is decoded again from its beginning; what is on the target is not written again`,
+    };
   }
   if (sniffed.codecs.length > 1) {
-    return { resumable: false, resumeWhy: 'nested compression is decoded again from its beginning; what is on the target is not written again' };
+    return {
+      resumable: false,
+      resumeWhy: 'nested compression is decoded again from its beginning; what is on the target is not written again',
+    };
   }
   const where = { gzip: 'a deflate block', zstd: 'a frame', xz: 'a block' }[sniffed.codecs[0] ?? ''];
-  return { resumable: true, resumeWhy: where === undefined ? 'at the first byte that is missing' : `at the last ${where.slice(2)} boundary that a checkpoint holds` };
+  return {
+    resumable: true,
+    resumeWhy:
+      where === undefined
+        ? 'at the first byte that is missing'
+        : `at the last ${where.slice(2)} boundary that a checkpoint holds`,
+  };
 }
 
 function room(request: PlanRequest): Refusal | undefined {
   const { sniffed, target, size } = request;
   const image = sniffed.virtualSize;
   if (size !== undefined && image !== undefined && image > size) {
-    return { code: 'TOO_LARGE', stage: 'plan', message: `the image needs ${image} bytes, --size gives the disk ${size}; give at least --size ${image}` };
+    return {
+      code: 'TOO_LARGE',
+      stage: 'plan',
+      message: `the image needs ${image} bytes, --size gives the disk ${size}; give at least --size ${image}`,
+    };
   }
   const disk = size ?? image;
   if (target === undefined || target.kind === 'null' || disk === undefined || disk <= target.capacity) return undefined;
@@ -83,8 +106,15 @@ export function plan(request: PlanRequest): Plan {
   if (refusal) return { ...base, way: 'refuse', why: refusal.message, wholeSource: false, refusal };
   const wanted = request.way;
   if (wanted === 'seek' && !seekable) {
-    const message = 'the way "seek" needs a source with ranges and a strong validator, and an image without compression around it';
-    return { ...base, way: 'refuse', why: message, wholeSource: false, refusal: { code: 'BAD_SPEC', stage: 'plan', message } };
+    const message =
+      'the way "seek" needs a source with ranges and a strong validator, and an image without compression around it';
+    return {
+      ...base,
+      way: 'refuse',
+      why: message,
+      wholeSource: false,
+      refusal: { code: 'BAD_SPEC', stage: 'plan', message },
+    };
   }
   if (wanted !== undefined) {
     return { ...base, way: wanted, why: 'asked for', wholeSource: wanted !== 'seek' || request.digest };

@@ -18,6 +18,8 @@ export interface SourceFacts {
   readonly validator?: string;
   /** What the source itself promises about its bytes. */
   readonly digest?: Digest;
+  /** The bytes come over a network: they may stall, be cut, and more connections may bring more. Absent = local. */
+  readonly remote?: boolean;
 }
 
 /** Things a person wants to know of a source that no decision needs: redirects followed, certificate, proxy or direct. */
@@ -49,6 +51,8 @@ export interface SourceOptions {
   readonly credentials?: { readonly username: string; readonly password: string };
   /** PEM bundle that is trusted beside the system's. */
   readonly ca?: string;
+  /** Follow a redirect from https to http. Default false: it would give up what https promised. */
+  readonly insecureRedirects?: boolean;
   /** Standard input, or what takes its place. */
   readonly stdin?: NodeJS.ReadableStream;
 }

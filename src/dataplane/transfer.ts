@@ -4,11 +4,9 @@ import { asFerryError, FerryError } from './errors.ts';
 import { feed } from './feed.ts';
 import { hostKey } from './hostkey.ts';
 import { compareIdentity, type Identity, identityOf, parseIdentity } from './identity.ts';
-import { startYoungCollection } from './memory.ts';
 import { decoderLimits } from './memory-budget.ts';
 import { Meter, type Snapshot } from './meter.ts';
 import { fromEngine, type NativeTarget, native, type Report, type Sniffed } from './native.ts';
-import { peek } from './peek.ts';
 import { type Plan, plan, type Way } from './plan.ts';
 import type { Digest, Source, SourceOptions } from './source.ts';
 import { openSource } from './sources/index.ts';
@@ -84,17 +82,19 @@ export async function transfer(
   const started = performance.now();
   const context = contextOf(options, signal, log);
   using meter = new Meter(watch, context);
-  using _collection = startYoungCollection();
   const engine = native();
   try {
     await using opened = await openSource(options.source, options.sourceOptions, context);
     meter.phase('planning');
-    await using target = disposable(await engine.openTarget({ path: options.target, key: await hostKey(options.stateDirectory) }));
+    await using target = disposable(
+      await engine.openTarget({ path: options.target, key: await hostKey(options.stateDirectory) }),
+    );
     const identity = identityOf(opened, options.digest, options.size);
     const finished = alreadyDone(options, target.native, identity);
     if (finished) return finished;
 
-    const { head, source } = await peek(stackFilters(opened, context), signal);
+    const source = stackFilters(opened, context, { verified: options.digest !== undefined });
+    const head = await source.head(signal);
     const limits = decoderLimits(options.memory);
     const sniffed = engine.sniff(head, source.facts.length, limits);
     const decided = decide(options, source, sniffed, target.native);
@@ -121,7 +121,10 @@ export async function transfer(
     const disk = options.size ?? sniffed.virtualSize;
     meter.measures(
       conversion,
-      { ...(source.facts.length === undefined ? {} : { source: source.facts.length }), ...(disk === undefined ? {} : { disk }) },
+      {
+        ...(source.facts.length === undefined ? {} : { source: source.facts.length }),
+        ...(disk === undefined ? {} : { disk }),
+      },
       resumes,
     );
     meter.phase('moving');
@@ -153,7 +156,8 @@ export async function transfer(
       ...report,
     };
   } catch (thrown) {
-    if (signal.aborted) throw new FerryError('the transfer was stopped', { code: 'ABORTED', stage: 'source', cause: thrown });
+    if (signal.aborted)
+      throw new FerryError('the transfer was stopped', { code: 'ABORTED', stage: 'source', cause: thrown });
     throw asFerryError(fromEngine(thrown), 'source');
   }
 }
@@ -225,7 +229,10 @@ function admit(options: TransferOptions, target: NativeTarget, identity: Identit
     );
   }
   if (facts.foreign !== undefined) {
-    throw new FerryError(`${options.target} holds ${facts.foreign}: give --force to overwrite it`, { code: 'DENIED', stage: 'target' });
+    throw new FerryError(`${options.target} holds ${facts.foreign}: give --force to overwrite it`, {
+      code: 'DENIED',
+      stage: 'target',
+    });
   }
   return false;
 }

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use diskferry_engine::conversion::{self, Next, Pushed, Way};
+use diskferry_engine::conversion::{self, Next, Pushed, SourceDigest, Way};
 use diskferry_engine::error::{Code, Error, Stage};
 use diskferry_engine::journal::{self, Recovered};
 use diskferry_engine::limits::Limits;
@@ -44,7 +44,11 @@ fn bad(message: impl Into<String>) -> napi::Error {
 }
 
 /// Runs `work` on a thread of its own and settles the promise with what it came to.
-fn settle<T>(env: &Env, name: &str, work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> napi::Result<Object<'static>>
+fn settle<T>(
+    env: &Env,
+    name: &str,
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> napi::Result<Object<'static>>
 where
     T: napi::bindgen_prelude::ToNapiValue + Send + 'static,
 {
@@ -69,17 +73,6 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
-fn unhex(text: &str) -> napi::Result<[u8; 32]> {
-    let mut out = [0; 32];
-    if text.len() != 64 || !text.is_ascii() {
-        return Err(bad("a digest has 64 hexadecimal digits"));
-    }
-    for (i, byte) in out.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(&text[2 * i..2 * i + 2], 16).map_err(|_| bad("a digest has hexadecimal digits"))?;
-    }
-    Ok(out)
-}
-
 /// An offset or length: JavaScript's safe integers suffice for 9 PB.
 fn whole(n: f64) -> napi::Result<u64> {
     if n.is_finite() && (0.0..=9_007_199_254_740_991.0).contains(&n) && n.fract() == 0.0 {
@@ -101,7 +94,7 @@ pub struct LimitsInit {
 
 fn limits(init: &LimitsInit) -> napi::Result<Limits> {
     let mut limits = Limits::default();
-    let mut set = |to: &mut u64, from: Option<f64>| -> napi::Result<()> {
+    let set = |to: &mut u64, from: Option<f64>| -> napi::Result<()> {
         if let Some(n) = from {
             *to = whole(n)?;
         }
@@ -200,9 +193,13 @@ fn recovered_state(found: Recovered, marked: Option<mark::Mark>) -> RecoveredSta
     match found {
         Recovered::Nothing => kind("nothing"),
         Recovered::Foreign => kind("foreign"),
-        Recovered::Started { identity, .. } => {
-            RecoveredState { identity, watermark: Some(0.0), resumes: Some(0), way: Some(String::new()), ..kind("checkpoint") }
-        }
+        Recovered::Started { identity, .. } => RecoveredState {
+            identity,
+            watermark: Some(0.0),
+            resumes: Some(0),
+            way: Some(String::new()),
+            ..kind("checkpoint")
+        },
         Recovered::Checkpoint(c) => RecoveredState {
             identity: Some(c.identity),
             virtual_size: c.virtual_size.map(|n| n as f64),
@@ -290,7 +287,7 @@ pub fn open_target(env: &Env, spec: TargetSpec) -> napi::Result<Object<'static>>
         let target = targets::open(&path)?;
         let facts = target.facts().clone();
         let recovered = if facts.exists && facts.kind != Kind::Null {
-            journal::recover(&*conversion::journal_store(&target), &journal::Key::new(key))?
+            journal::recover(&*conversion::journal_store(&target, facts.length), &journal::Key::new(key))?
         } else {
             Recovered::Nothing
         };
@@ -374,10 +371,6 @@ pub fn start_conversion(env: &Env, target: &NativeTarget, init: ConversionInit) 
     let limits = limits(&init.limits)?;
     let source_length = init.source_length.map(whole).transpose()?;
     let sniffed = sniff::sniff(&init.head, source_length, &limits);
-    let strip = |text: Option<String>, prefix: &str| -> napi::Result<Option<[u8; 32]>> {
-        text.map(|t| t.strip_prefix(prefix).ok_or_else(|| bad(format!("a digest begins with {prefix}"))).and_then(unhex))
-            .transpose()
-    };
     let options = conversion::Options {
         sniffed,
         key: target.key,
@@ -389,8 +382,8 @@ pub fn start_conversion(env: &Env, target: &NativeTarget, init: ConversionInit) 
         resume: init.resume,
         size: init.size.map(whole).transpose()?,
         preallocate: init.preallocate,
-        digest: strip(init.digest, "sha256:")?,
-        disk_digest: strip(init.disk_digest, "dd1:")?,
+        digest: init.digest.map(|text| SourceDigest::parse(&text)).transpose().map_err(|e| thrown(&e))?,
+        disk_digest: init.disk_digest.map(|text| digest::from_text(&text)).transpose().map_err(|e| thrown(&e))?,
         spill: init.spill_directory.map(PathBuf::from),
         limits,
         failpoint: init.failpoint,
@@ -496,7 +489,7 @@ impl Conversion {
                 written: r.written as f64,
                 zeroed: r.zeroed as f64,
                 skipped: r.skipped as f64,
-                source_digest: r.source_digest.map(|d| format!("sha256:{}", hex(&d))),
+                source_digest: r.source_digest.map(|d| d.to_string()),
                 disk_digest: digest::to_text(&r.disk_digest),
                 reread: r.reread as f64,
                 resumes: r.resumes,
@@ -550,6 +543,12 @@ fn ask_later(inner: &Arc<conversion::Conversion>, most: usize, deferred: Deferre
     }
 }
 
+#[napi(object)]
+pub struct Verified {
+    pub disk_digest: String,
+    pub bytes: f64,
+}
+
 type OnProgress = ThreadsafeFunction<FnArgs<(f64, f64)>, (), FnArgs<(f64, f64)>, napi::Status, false>;
 
 /// Disk digest of the first `length` bytes of a file or device.
@@ -577,6 +576,6 @@ pub fn disk_digest(
                 call.call((done as f64, total as f64).into(), ThreadsafeFunctionCallMode::NonBlocking);
             }
         })?;
-        Ok(digest::to_text(&hash))
+        Ok(Verified { disk_digest: digest::to_text(&hash), bytes: total as f64 })
     })
 }

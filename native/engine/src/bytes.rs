@@ -117,7 +117,12 @@ impl Pool {
             if stop() {
                 return None;
             }
-            state = self.0.returned.wait_timeout(state, Duration::from_millis(50)).unwrap_or_else(PoisonError::into_inner).0;
+            state = self
+                .0
+                .returned
+                .wait_timeout(state, Duration::from_millis(50))
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
         }
     }
 }

@@ -181,7 +181,7 @@ impl DiskDigest {
             let group = leaf / GROUP;
             // The last group is whole although it is short, when the end of the disk is known.
             let whole = if end == self.leaves() { end.div_ceil(GROUP) } else { end / GROUP };
-            if leaf % GROUP == 0 && whole > group {
+            if leaf.is_multiple_of(GROUP) && whole > group {
                 state.open.retain(|index, _| !(group..whole).contains(index));
                 state.complete_zero(group..whole);
                 leaf = whole * GROUP;

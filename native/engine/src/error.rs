@@ -111,7 +111,11 @@ impl Error {
             .map(|s| (*s).to_owned())
             .or_else(|| payload.downcast_ref::<String>().cloned())
             .unwrap_or_else(|| "unknown panic".to_owned());
-        Self::new(Code::Corrupt, stage, format!("the engine met a state it did not expect ({what}); please report this image"))
+        Self::new(
+            Code::Corrupt,
+            stage,
+            format!("the engine met a state it did not expect ({what}); please report this image"),
+        )
     }
 }
 

@@ -157,3 +157,54 @@ pub fn in_use(device: u64) -> Option<String> {
     let holder = holders.flatten().flatten().next()?;
     Some(format!("it is part of /dev/{}", holder.file_name().to_string_lossy()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A device of 3 MiB and a bit with `magic` at `offset`, negative from the end.
+    fn with(pieces: &[(i64, &[u8])]) -> Option<&'static str> {
+        let mut disk = vec![0u8; (3 << 20) + 4096 + 512];
+        for (offset, magic) in pieces {
+            let at = if *offset < 0 { disk.len() - offset.unsigned_abs() as usize } else { *offset as usize };
+            disk[at..at + magic.len()].copy_from_slice(magic);
+        }
+        let start = (disk.len() - END as usize) / 4096 * 4096;
+        recognise(&disk[..END as usize], &disk[start..], disk.len() as u64)
+    }
+
+    #[test]
+    fn signatures_are_told_apart() {
+        assert_eq!(with(&[]), None);
+        for (offset, magic, what) in SIGNATURES {
+            assert_eq!(with(&[(*offset as i64, magic)]), Some(*what));
+        }
+        let boot: (i64, &[u8]) = (510, &[0x55, 0xaa]);
+        let entry = [0x80, 0, 2, 0, 0x83, 0, 0, 0, 0, 8, 0, 0, 0, 0, 1, 0];
+        assert_eq!(with(&[boot]), Some("data of unknown origin"));
+        assert_eq!(with(&[boot, (446, &entry)]), Some("an MBR partition table"));
+        assert_eq!(with(&[boot, (494, &entry)]), Some("an MBR partition table"));
+        assert_eq!(with(&[boot, (446, &entry), (3, b"NTFS    ")]), Some("an NTFS file system"));
+        assert_eq!(with(&[(512, b"LABELONE"), (536, b"LVM2 001")]), Some("an LVM physical volume"));
+        assert_eq!(with(&[(512, b"LABELONE")]), Some("data of unknown origin"));
+        let uber = b"\x0c\xb1\xba\0\0\0\0\0";
+        assert_eq!(with(&[(131_072, uber), (132_096, uber)]), Some("a ZFS member"));
+        assert_eq!(with(&[(131_072, uber)]), Some("data of unknown origin"));
+        assert_eq!(with(&[(-512, b"EFI PART")]), Some("the backup of a GPT partition table"));
+        assert_eq!(with(&[(-4096, b"EFI PART")]), Some("the backup of a GPT partition table"));
+        // Version 1.0: 3 MiB + 4608 bytes are 6153 sectors; less 16 and rounded down to 8 that is 6136.
+        assert_eq!(with(&[(6136 * 512, b"\xfc\x4e\x2b\xa9")]), Some("a member of a Linux RAID"));
+        assert_eq!(with(&[((3 << 20) - 65536, b"\xa9\x2b\x4e\xfc")]), Some("a member of a Linux RAID"));
+        assert_eq!(with(&[(-1, &[1])]), Some("data of unknown origin"));
+    }
+
+    #[test]
+    fn tiny_devices_are_looked_at_whole() {
+        for size in [1usize, 511, 512, 4096, 5000] {
+            let mut disk = vec![0u8; size];
+            assert_eq!(recognise(&disk, &disk, size as u64), None);
+            disk[size - 1] = 1;
+            assert_eq!(recognise(&disk, &disk, size as u64), Some("data of unknown origin"));
+        }
+    }
+}

@@ -1,12 +1,15 @@
 //! The engine of diskferry: decompress, decode image formats, hash, find zeros, write, copy. No Node in it.
 
 pub mod bytes;
-pub mod mark;
 pub mod codecs;
+pub mod conversion;
 pub mod digest;
 pub mod error;
 pub mod foreign;
 pub mod formats;
+pub mod journal;
 pub mod limits;
+pub mod mark;
+pub mod sniff;
 pub mod targets;
 pub mod zeros;

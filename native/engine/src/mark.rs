@@ -24,7 +24,12 @@ pub struct Mark {
 /// Marks a finished file. File systems without extended attributes keep no mark: that is no error.
 pub fn write(path: &Path, identity: &str, disk_digest: [u8; 32]) -> std::io::Result<()> {
     let meta = std::fs::metadata(path)?;
-    let mark = Mark { identity: identity.to_owned(), disk_digest, length: meta.len(), mtime: (meta.mtime(), meta.mtime_nsec()) };
+    let mark = Mark {
+        identity: identity.to_owned(),
+        disk_digest,
+        length: meta.len(),
+        mtime: (meta.mtime(), meta.mtime_nsec()),
+    };
     let bytes = postcard::to_allocvec(&mark).map_err(std::io::Error::other)?;
     setxattr(path, NAME, &bytes, XattrFlags::empty())?;
     Ok(())

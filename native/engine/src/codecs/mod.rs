@@ -1,6 +1,8 @@
 //! Compression around an image: the contract and the table. Each codec is one file.
 
-use crate::error::Result;
+use std::fmt::Display;
+
+use crate::error::{Code, Error, Result, Stage};
 use crate::limits::Limits;
 
 pub mod gzip;
@@ -41,6 +43,49 @@ pub struct Restart {
     /// What the codec needs to go on there (its own encoding); at most 64 KiB.
     #[serde(with = "serde_bytes")]
     pub state: Vec<u8>,
+}
+
+impl Restart {
+    fn encode<T: serde::Serialize>(source_offset: u64, decoded_offset: u64, state: &T) -> Result<Restart> {
+        let state = postcard::to_allocvec(state)
+            .map_err(|e| Error::new(Code::Io, Stage::Decode, format!("a restart point could not be kept: {e}")))?;
+        Ok(Restart { source_offset, decoded_offset, state })
+    }
+
+    /// The codec's own state. A state that another version wrote, or that was damaged, is CORRUPT.
+    fn decode<'a, T: serde::Deserialize<'a>>(&'a self, kind: Kind) -> Result<T> {
+        postcard::from_bytes(&self.state).map_err(|_| bad_state(kind))
+    }
+}
+
+fn bad_state(kind: Kind) -> Error {
+    let what = format!("the checkpoint holds no usable state of the {} decoder; begin again with --fresh", kind.name());
+    Error::new(Code::Corrupt, Stage::Decode, what)
+}
+
+/// `at`: offset in the codec's input.
+fn corrupt(kind: Kind, at: u64, what: impl Display) -> Error {
+    Error::new(Code::Corrupt, Stage::Decode, format!("the {} stream is damaged near byte {at}: {what}", kind.name()))
+}
+
+fn truncated(kind: Kind, at: u64, inside: &str) -> Error {
+    let what = format!("the {} stream ends at byte {at} inside {inside}: the source is not complete", kind.name());
+    Error::new(Code::Truncated, Stage::Decode, what)
+}
+
+fn unsupported(kind: Kind, stage: Stage, what: impl Display) -> Error {
+    Error::new(Code::Unsupported, stage, format!("the {} stream {what}; decompress it before the import", kind.name()))
+}
+
+/// `window`: what the stream asks for.
+fn too_large(kind: Kind, stage: Stage, window: u64, limits: &Limits) -> Error {
+    let limit = limits.decoder_window;
+    let what = format!(
+        "the {} stream needs a window of {window} bytes, {limit} are allowed: raise --memory by {} bytes or more",
+        kind.name(),
+        window.saturating_sub(limit)
+    );
+    Error::new(Code::TooLarge, stage, what)
 }
 
 /// Undo one layer of compression, for input in pieces of any size.
@@ -90,11 +135,12 @@ impl Kind {
 
     /// A decoder for a whole stream, or for what follows `from`.
     pub fn open(self, limits: &Limits, from: Option<&Restart>) -> Result<Box<dyn Codec>> {
-        Ok(match self {
+        let codec: Box<dyn Codec> = match self {
             Kind::Gzip => Box::new(gzip::Gzip::new(limits, from)?),
             Kind::Zstd => Box::new(zstd::Zstd::new(limits, from)?),
             Kind::Xz => Box::new(xz::Xz::new(limits, from)?),
-        })
+        };
+        Ok(Box::new(Once { codec, failed: None }))
     }
 
     /// Memory that decoding will take, read from the head of the stream: (window or dictionary, all together).
@@ -104,6 +150,31 @@ impl Kind {
             Kind::Zstd => zstd::memory(head, limits),
             Kind::Xz => xz::memory(head, limits),
         }
+    }
+}
+
+/// After an error a decoder is not asked again: the error stays.
+struct Once {
+    codec: Box<dyn Codec>,
+    failed: Option<Error>,
+}
+
+impl Once {
+    fn then(&mut self, call: impl FnOnce(&mut dyn Codec) -> Result<()>) -> Result<()> {
+        match &self.failed {
+            Some(error) => Err(error.clone()),
+            None => call(&mut *self.codec).inspect_err(|error| self.failed = Some(error.clone())),
+        }
+    }
+}
+
+impl Codec for Once {
+    fn push(&mut self, input: &[u8], out: &mut dyn Sink) -> Result<()> {
+        self.then(|codec| codec.push(input, out))
+    }
+
+    fn finish(&mut self, out: &mut dyn Sink) -> Result<()> {
+        self.then(|codec| codec.finish(out))
     }
 }
 

@@ -14,6 +14,9 @@ use crate::journal::{Checkpoint, Journal};
 use super::shared::{Counters, Shared};
 use super::worker::Sinkhole;
 
+/// Room for the disk digest's groups in a journal slot of 384 KiB, beside the identity and a codec's state.
+const GROUPS_ROOM: usize = 256 << 10;
+
 /// Where the transfer would go on, as the decoder sees it at a barrier.
 pub struct Barrier {
     pub number: u64,
@@ -100,8 +103,14 @@ impl Checkpointer {
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
             };
             match note {
-                Note::Barrier(b) => open.entry(b.number).or_default().barrier = Some(b),
-                Note::Hash(h) => open.entry(h.number).or_default().hash = Some(h),
+                Note::Barrier(barrier) => {
+                    let number = barrier.number;
+                    open.entry(number).or_default().barrier = Some(barrier);
+                }
+                Note::Hash(hash) => {
+                    let number = hash.number;
+                    open.entry(number).or_default().hash = Some(hash);
+                }
                 Note::Written(number) => open.entry(number).or_default().written = true,
                 Note::Close => return Ok(()),
             }
@@ -122,7 +131,7 @@ impl Checkpointer {
             self.to.gathered(&gathered, self.length)?;
         }
         // Taken before the flush: every leaf in it was written before, so the flush makes it durable.
-        let groups = self.to.digest.complete_groups(usize::MAX);
+        let groups = self.to.digest.complete_groups(GROUPS_ROOM);
         self.to.target.flush()?;
         let counters = &self.to.shared.counters;
         let checkpoint = Checkpoint {

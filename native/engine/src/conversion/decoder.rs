@@ -21,7 +21,7 @@ use super::shared::{Counters, Shared};
 
 /// A checkpoint is begun after this many source bytes or this long, whichever comes first ...
 const CHECKPOINT_BYTES: u64 = 48 << 20;
-const CHECKPOINT_TIME: Duration = Duration::from_secs(2);
+const CHECKPOINT_TIME: Duration = Duration::from_secs(1);
 /// ... and the decoder waits rather than let a kill cost more than this (128 MiB less what is in flight).
 const MOST_AT_RISK: u64 = 96 << 20;
 
@@ -46,15 +46,24 @@ impl Barriers {
 
     fn due(&self, source: u64) -> bool {
         self.enabled
-            && (source.saturating_sub(self.last_source) >= CHECKPOINT_BYTES || self.last_at.elapsed() >= CHECKPOINT_TIME)
+            && (source.saturating_sub(self.last_source) >= CHECKPOINT_BYTES
+                || self.last_at.elapsed() >= CHECKPOINT_TIME)
     }
 
     /// A restart point is wanted a little before the checkpoint that will use it.
     fn restart_due(&self, source: u64, taken_at: u64) -> bool {
-        self.enabled && (source.saturating_sub(taken_at) >= CHECKPOINT_BYTES / 4 || self.last_at.elapsed() >= CHECKPOINT_TIME / 2)
+        self.enabled
+            && (source.saturating_sub(taken_at) >= CHECKPOINT_BYTES / 4
+                || self.last_at.elapsed() >= CHECKPOINT_TIME / 2)
     }
 
-    fn set(&mut self, queue: &mut Queue, feed: &Sender<Feed>, source: u64, at: (u64, Option<Restart>, u64)) -> Result<()> {
+    fn set(
+        &mut self,
+        queue: &mut Queue,
+        feed: &Sender<Feed>,
+        source: u64,
+        at: (u64, Option<Restart>, u64),
+    ) -> Result<()> {
         queue.settle()?;
         let done = self.durable.count();
         self.open.retain(|(number, _)| *number >= done);

@@ -30,7 +30,10 @@ impl Ends {
     /// `length` of the disk, or None while it is not known: then there is no tail yet.
     pub fn new(length: Option<u64>) -> Self {
         let head = HELD.min(length.unwrap_or(HELD));
-        let ends = Self { head: Mutex::new(vec![0; head as usize]), tail: Mutex::new(Tail { start: u64::MAX, bytes: Vec::new() }) };
+        let ends = Self {
+            head: Mutex::new(vec![0; head as usize]),
+            tail: Mutex::new(Tail { start: u64::MAX, bytes: Vec::new() }),
+        };
         if let Some(length) = length {
             ends.set_length(length);
         }
@@ -49,11 +52,8 @@ impl Ends {
     pub fn ranges(&self) -> Vec<Range<u64>> {
         let head = self.head.lock().unwrap_or_else(PoisonError::into_inner).len() as u64;
         let tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut ranges = vec![0..head];
-        if !tail.bytes.is_empty() {
-            ranges.push(tail.start..tail.start + tail.bytes.len() as u64);
-        }
-        ranges
+        let tail = (!tail.bytes.is_empty()).then(|| tail.start..tail.start + tail.bytes.len() as u64);
+        std::iter::once(0..head).chain(tail).collect()
     }
 
     /// Copies what of `bytes` lies in a held end; answers the part between, that is to be written.

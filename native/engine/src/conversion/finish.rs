@@ -12,7 +12,7 @@ use crate::targets::{Kind, Target};
 use super::checkpoint::Note;
 use super::decoder::Decoded;
 use super::ends::{HELD, tail_start};
-use super::hasher::Hasher;
+use super::hasher::{Hasher, SourceDigest};
 use super::jobs::Jobs;
 use super::shared::Shared;
 use super::worker::Sinkhole;
@@ -42,14 +42,10 @@ struct Done {
     to: Arc<Sinkhole>,
     journal: Option<Journal>,
     decoded: Decoded,
-    source_digest: Option<[u8; 32]>,
+    source_digest: Option<SourceDigest>,
     past_finishing: Option<Finishing>,
     resumes: u32,
     options: Options,
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 fn mismatch(what: &str, expected: &str, found: &str) -> Error {
@@ -117,9 +113,7 @@ impl Done {
         let Some(expected) = self.options.digest else { return Ok(()) };
         match self.source_digest {
             Some(found) if found == expected => Ok(()),
-            Some(found) => {
-                Err(mismatch("source's digest", &format!("sha256:{}", hex(&expected)), &format!("sha256:{}", hex(&found))))
-            }
+            Some(found) => Err(mismatch("source's digest", &expected.to_string(), &found.to_string())),
             None => {
                 let what = "the source was not read whole, so its digest cannot be checked";
                 Err(Error::new(Code::DigestMismatch, Stage::Verify, what))
@@ -184,7 +178,7 @@ impl Done {
                     identity_hash: journal::hash(self.options.identity.as_bytes()),
                     virtual_size: length,
                     disk_digest,
-                    source_digest: self.source_digest,
+                    source_digest: self.source_digest.map(short),
                     head_hash: journal::hash(&head),
                     written: report.written,
                     zeroed: report.zeroed,
@@ -202,8 +196,9 @@ impl Done {
         let f = self.past_finishing.take().ok_or_else(Error::aborted)?;
         let length = f.virtual_size;
         self.demand_disk_digest(&f.disk_digest)?;
-        if self.options.digest.is_some() && self.options.digest != f.source_digest {
-            let what = "the transfer that is being finished was verified against another digest; run again with --fresh";
+        if self.options.digest.is_some() && self.options.digest.map(short) != f.source_digest {
+            let what =
+                "the transfer that is being finished was verified against another digest; run again with --fresh";
             return Err(Error::new(Code::DigestMismatch, Stage::Verify, what));
         }
         let (head, _, _) = self.to.ends.take();
@@ -219,7 +214,11 @@ impl Done {
             written: f.written,
             zeroed: f.zeroed,
             skipped: f.skipped,
-            source_digest: f.source_digest,
+            // A SHA-512 is longer than the record's room: then only its comparison is left.
+            source_digest: match self.options.digest {
+                Some(demanded) => Some(demanded),
+                None => f.source_digest.map(SourceDigest::Sha256),
+            },
             disk_digest: f.disk_digest,
             reread: 0,
             resumes: self.resumes,
@@ -263,6 +262,14 @@ impl Done {
             resumes: self.resumes,
             checkpoints: c.checkpoints.load(Ordering::Relaxed),
         }
+    }
+}
+
+/// What the finishing record has room for: a SHA-256, or the first half of a SHA-512.
+fn short(digest: SourceDigest) -> [u8; 32] {
+    match digest {
+        SourceDigest::Sha256(bytes) => bytes,
+        SourceDigest::Sha512(bytes) => std::array::from_fn(|i| bytes[i]),
     }
 }
 

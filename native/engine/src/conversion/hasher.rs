@@ -1,15 +1,53 @@
 //! The digest of the source, on a thread of its own behind the decoder.
 
+use std::fmt;
 use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use sha2::Digest;
 use sha2::digest::common::hazmat::SerializableState;
+use sha2::{Digest, Sha256, Sha512};
 
 use crate::error::{Code, Error, Result, Stage};
 
 use super::checkpoint::{HashState, Note};
 use super::input::Piece;
+
+/// A digest over all bytes of a source as transferred.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SourceDigest {
+    Sha256([u8; 32]),
+    Sha512([u8; 64]),
+}
+
+impl SourceDigest {
+    /// Reads `sha256:<64 hex>` or `sha512:<128 hex>`. Throws BAD_SPEC.
+    pub fn parse(text: &str) -> Result<Self> {
+        let bad = || Error::new(Code::BadSpec, Stage::Plan, "a digest is sha256:<64 hex> or sha512:<128 hex>");
+        let (algorithm, hex) = text.split_once(':').ok_or_else(bad)?;
+        if !hex.is_ascii() || hex.len() % 2 != 0 {
+            return Err(bad());
+        }
+        let bytes: Option<Vec<u8>> =
+            (0..hex.len()).step_by(2).map(|i| u8::from_str_radix(&hex[i..i + 2], 16).ok()).collect();
+        let bytes = bytes.ok_or_else(bad)?;
+        match algorithm {
+            "sha256" => bytes.try_into().map(SourceDigest::Sha256).map_err(|_| bad()),
+            "sha512" => bytes.try_into().map(SourceDigest::Sha512).map_err(|_| bad()),
+            _ => Err(bad()),
+        }
+    }
+}
+
+impl fmt::Display for SourceDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (name, bytes): (_, &[u8]) = match self {
+            SourceDigest::Sha256(bytes) => ("sha256", bytes),
+            SourceDigest::Sha512(bytes) => ("sha512", bytes),
+        };
+        write!(f, "{name}:")?;
+        bytes.iter().try_for_each(|b| write!(f, "{b:02x}"))
+    }
+}
 
 pub enum Feed {
     Piece(Piece),
@@ -17,9 +55,43 @@ pub enum Feed {
     Barrier(u64),
 }
 
-/// Where hashing begins: at 0, or at the state that a checkpoint holds.
+/// The running hashes: SHA-256 always, SHA-512 where it is demanded (it is three times as dear).
+struct Hashes {
+    sha256: Sha256,
+    sha512: Option<Sha512>,
+}
+
+impl Hashes {
+    fn new(sha512: bool) -> Self {
+        Self { sha256: Sha256::new(), sha512: sha512.then(Sha512::new) }
+    }
+
+    fn update(&mut self, bytes: &[u8]) {
+        self.sha256.update(bytes);
+        if let Some(sha512) = &mut self.sha512 {
+            sha512.update(bytes);
+        }
+    }
+
+    fn state(&self) -> Vec<u8> {
+        let mut state = self.sha256.serialize().to_vec();
+        if let Some(sha512) = &self.sha512 {
+            state.extend_from_slice(&sha512.serialize());
+        }
+        state
+    }
+
+    fn from_state(state: &[u8], sha512: bool) -> Option<Self> {
+        let (first, second) = state.split_at_checked(Sha256::new().serialize().len())?;
+        Some(Self {
+            sha256: Sha256::deserialize(first.try_into().ok()?).ok()?,
+            sha512: if sha512 { Some(Sha512::deserialize(second.try_into().ok()?).ok()?) } else { None },
+        })
+    }
+}
+
 pub struct Hasher {
-    sha: sha2::Sha256,
+    hashes: Hashes,
     /// Source offset up to which everything has been hashed.
     position: u64,
     /// A state that must be met when the same source is read again from its beginning.
@@ -27,21 +99,25 @@ pub struct Hasher {
 }
 
 impl Hasher {
-    pub fn new() -> Self {
-        Self { sha: sha2::Sha256::new(), position: 0, expected: None }
+    pub fn new(sha512: bool) -> Self {
+        Self { hashes: Hashes::new(sha512), position: 0, expected: None }
     }
 
     /// Goes on from `state` at `offset`.
-    pub fn resume(offset: u64, state: &[u8]) -> Result<Self> {
-        let sha = state.try_into().ok().and_then(|state| sha2::Sha256::deserialize(state).ok()).ok_or_else(|| {
-            Error::new(Code::Corrupt, Stage::Target, "the checkpoint holds no valid digest state; run again with --fresh")
+    pub fn resume(offset: u64, state: &[u8], sha512: bool) -> Result<Self> {
+        let hashes = Hashes::from_state(state, sha512).ok_or_else(|| {
+            Error::new(
+                Code::Corrupt,
+                Stage::Target,
+                "the checkpoint holds no valid digest state; run again with --fresh",
+            )
         })?;
-        Ok(Self { sha, position: offset, expected: None })
+        Ok(Self { hashes, position: offset, expected: None })
     }
 
     /// Hashes from the beginning and demands that the state at `offset` is the one that was seen then.
-    pub fn replay(offset: u64, state: Vec<u8>) -> Self {
-        Self { expected: Some((offset, state)), ..Self::new() }
+    pub fn replay(offset: u64, state: Vec<u8>, sha512: bool) -> Self {
+        Self { expected: Some((offset, state)), ..Self::new(sha512) }
     }
 
     fn update(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
@@ -55,16 +131,18 @@ impl Hasher {
             && *at <= self.position + bytes.len() as u64
         {
             let n = (*at - self.position) as usize;
-            self.sha.update(&bytes[..n]);
+            self.hashes.update(&bytes[..n]);
             self.position = *at;
             bytes = &bytes[n..];
-            if self.sha.serialize()[..] != state[..] {
-                let what = format!("the first {at} bytes are not the ones that this transfer began with; run again with --fresh to start over");
+            if self.hashes.state() != *state {
+                let what = format!(
+                    "the first {at} bytes are not the ones that this transfer began with; run again with --fresh to start over"
+                );
                 return Err(Error::new(Code::Changed, Stage::Source, what));
             }
             self.expected = None;
         }
-        self.sha.update(bytes);
+        self.hashes.update(bytes);
         self.position += bytes.len() as u64;
         Ok(())
     }
@@ -74,7 +152,7 @@ impl Hasher {
             match feed {
                 Feed::Piece(piece) => self.update(piece.offset, &piece.bytes)?,
                 Feed::Barrier(number) => {
-                    let state = HashState { number, offset: self.position, state: Some(self.sha.serialize().to_vec()) };
+                    let state = HashState { number, offset: self.position, state: Some(self.hashes.state()) };
                     // A closed channel means that the conversion is over.
                     let _ = notes.send(Note::Hash(state));
                 }
@@ -84,24 +162,32 @@ impl Hasher {
     }
 
     /// Runs until the feed closes and leaves itself in `result`.
-    pub fn run_to(mut self, feed: &Receiver<Feed>, notes: &Sender<Note>, result: &Arc<Mutex<Option<Hasher>>>) -> Result<()> {
+    pub fn run_to(
+        mut self,
+        feed: &Receiver<Feed>,
+        notes: &Sender<Note>,
+        result: &Arc<Mutex<Option<Hasher>>>,
+    ) -> Result<()> {
         self.run(feed, notes)?;
         *result.lock().unwrap_or_else(PoisonError::into_inner) = Some(self);
         Ok(())
     }
 
-    /// The digest, if all `length` bytes were seen.
-    pub fn finish(self, length: Option<u64>) -> Result<Option<[u8; 32]>> {
+    /// The digest, if all `length` bytes were seen: SHA-512 where that is kept, else SHA-256.
+    pub fn finish(self, length: Option<u64>) -> Result<Option<SourceDigest>> {
         if let Some((at, _)) = self.expected {
-            let what = format!("the source ends at {} bytes, the transfer that is being continued had read {at}", self.position);
+            let what = format!(
+                "the source ends at {} bytes, the transfer that is being continued had read {at}",
+                self.position
+            );
             return Err(Error::new(Code::Changed, Stage::Source, what));
         }
-        Ok(if length == Some(self.position) { Some(self.sha.finalize().into()) } else { None })
-    }
-}
-
-impl Default for Hasher {
-    fn default() -> Self {
-        Self::new()
+        if length != Some(self.position) {
+            return Ok(None);
+        }
+        Ok(Some(match self.hashes.sha512 {
+            Some(sha512) => SourceDigest::Sha512(sha512.finalize().into()),
+            None => SourceDigest::Sha256(self.hashes.sha256.finalize().into()),
+        }))
     }
 }

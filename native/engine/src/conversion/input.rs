@@ -208,11 +208,8 @@ impl Input {
             {
                 break Taken::Piece(piece);
             }
-            state = self
-                .arrived
-                .wait_timeout(state, Duration::from_millis(50))
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            state =
+                self.arrived.wait_timeout(state, Duration::from_millis(50)).unwrap_or_else(PoisonError::into_inner).0;
         };
         Counters::since(&self.shared.counters.decode_starved_ns, began);
         Ok(taken)

@@ -20,10 +20,16 @@ pub struct Packed {
 }
 
 pub enum Work {
-    Data { at: u64, bytes: Bytes },
+    Data {
+        at: u64,
+        bytes: Bytes,
+    },
     /// Clusters that follow each other on the disk, at most 2 MiB unpacked.
     Packed(Vec<Packed>),
-    Zero { at: u64, len: u64 },
+    Zero {
+        at: u64,
+        len: u64,
+    },
 }
 
 pub struct Job {

@@ -67,12 +67,8 @@ impl Leaves {
         state.clock += 1;
         let clock = state.clock;
         let mut new_buffer = false;
-        let partial = state.partial.entry(leaf).or_insert_with(|| Partial {
-            known: 0,
-            data: 0,
-            buffer: None,
-            touched: clock,
-        });
+        let partial =
+            state.partial.entry(leaf).or_insert_with(|| Partial { known: 0, data: 0, buffer: None, touched: clock });
         partial.touched = clock;
         let bits = mask(from, from + len);
         partial.known |= bits;
@@ -89,7 +85,12 @@ impl Leaves {
         let leaving = if whole {
             Some(leaf)
         } else if state.buffers > MOST_BUFFERS {
-            state.partial.iter().filter(|(_, p)| p.buffer.is_some()).min_by_key(|(_, p)| p.touched).map(|(leaf, _)| *leaf)
+            state
+                .partial
+                .iter()
+                .filter(|(_, p)| p.buffer.is_some())
+                .min_by_key(|(_, p)| p.touched)
+                .map(|(leaf, _)| *leaf)
         } else if state.partial.len() > MOST_ENTRIES {
             state.partial.iter().min_by_key(|(_, p)| p.touched).map(|(leaf, _)| *leaf)
         } else {

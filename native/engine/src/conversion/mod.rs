@@ -23,13 +23,13 @@ mod worker;
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
 
 use crate::error::{Error, Result};
 use crate::limits::Limits;
 use crate::sniff::Sniffed;
 use crate::targets::Target;
 
+pub use hasher::SourceDigest;
 pub use input::Pushed;
 pub use requests::{Next, Request};
 pub use start::journal_store;
@@ -73,7 +73,7 @@ pub struct Options {
     /// Exact length of the disk.
     pub size: Option<u64>,
     pub preallocate: bool,
-    pub digest: Option<[u8; 32]>,
+    pub digest: Option<SourceDigest>,
     pub disk_digest: Option<[u8; 32]>,
     pub spill: Option<std::path::PathBuf>,
     pub limits: Limits,
@@ -88,7 +88,7 @@ pub struct Report {
     pub written: u64,
     pub zeroed: u64,
     pub skipped: u64,
-    pub source_digest: Option<[u8; 32]>,
+    pub source_digest: Option<SourceDigest>,
     pub disk_digest: [u8; 32],
     pub reread: u64,
     pub resumes: u32,
@@ -211,5 +211,3 @@ impl Drop for Conversion {
         self.abort();
     }
 }
-
-type Thread = JoinHandle<()>;

@@ -41,7 +41,14 @@ pub struct Queue {
 }
 
 impl Queue {
-    pub fn new(jobs: Arc<Jobs>, to: Arc<Sinkhole>, token: Token, length: Option<u64>, capacity: u64, skip_below: u64) -> Self {
+    pub fn new(
+        jobs: Arc<Jobs>,
+        to: Arc<Sinkhole>,
+        token: Token,
+        length: Option<u64>,
+        capacity: u64,
+        skip_below: u64,
+    ) -> Self {
         Self {
             jobs,
             to,

@@ -16,7 +16,7 @@ use super::decoder::{Barriers, Decoder};
 use super::ends::{Ends, HELD, tail_start};
 use super::epoch::Epoch;
 use super::finish::Rest;
-use super::hasher::Hasher;
+use super::hasher::{Hasher, SourceDigest};
 use super::input::Input;
 use super::jobs::Jobs;
 use super::leaves::Leaves;
@@ -130,7 +130,7 @@ fn open_format(o: &Options, past: &Past, in_file_order: bool, ends: &Ends) -> Re
             };
             Ok(Box::new(Qcow2::new(header.clone(), options)?))
         }
-        _ => Ok(Box::new(Raw::new(file_length, from))),
+        _ => Ok(Box::new(Raw::new(file_length, from.unwrap_or(0), &ends.ranges()))),
     }
 }
 
@@ -172,7 +172,8 @@ pub fn start(target: Arc<dyn Target>, o: Options) -> Result<Conversion> {
         zeroed,
         shared: Arc::clone(&shared),
     });
-    let mut hasher = Hasher::new();
+    let sha512 = matches!(o.digest, Some(SourceDigest::Sha512(_)));
+    let mut hasher = Hasher::new(sha512);
     let (mut skip_below, mut restart, mut resumed_at) = (0, None, 0);
     match &past {
         Past::None => {}
@@ -182,7 +183,11 @@ pub fn start(target: Arc<dyn Target>, o: Options) -> Result<Conversion> {
             skip_below = c.written_to.unwrap_or(c.watermark);
             resumed_at = c.watermark;
             if let Some(state) = &c.source_hash {
-                hasher = if replay { Hasher::replay(c.hash_offset, state.clone()) } else { Hasher::resume(c.hash_offset, state)? };
+                hasher = if replay {
+                    Hasher::replay(c.hash_offset, state.clone(), sha512)
+                } else {
+                    Hasher::resume(c.hash_offset, state, sha512)?
+                };
             }
             restart = if replay { None } else { c.restart.clone() };
             let counters = &shared.counters;
@@ -199,7 +204,7 @@ pub fn start(target: Arc<dyn Target>, o: Options) -> Result<Conversion> {
         && c.restart.is_none()
         && let Some(state) = &c.source_hash
     {
-        hasher = Hasher::replay(c.hash_offset, state.clone());
+        hasher = Hasher::replay(c.hash_offset, state.clone(), sha512);
     }
 
     let jobs = Arc::new(Jobs::new(Arc::clone(&shared)));
@@ -218,7 +223,14 @@ pub fn start(target: Arc<dyn Target>, o: Options) -> Result<Conversion> {
         requests: Arc::clone(&requests),
         shared: Arc::clone(&shared),
         feed,
-        queue: Queue::new(Arc::clone(&jobs), Arc::clone(&to), Epoch::token(0, notes.clone()), disk, capacity, skip_below),
+        queue: Queue::new(
+            Arc::clone(&jobs),
+            Arc::clone(&to),
+            Epoch::token(0, notes.clone()),
+            disk,
+            capacity,
+            skip_below,
+        ),
         barriers: Barriers::new(
             notes.clone(),
             Arc::clone(&durable),
@@ -317,21 +329,21 @@ fn open_journal(target: &Arc<dyn Target>, key: &Key, o: &Options) -> Result<(Opt
     }
     let disk = o.size.or(o.sniffed.virtual_size);
     let file = facts.kind == Kind::File;
+    // A file grows as it is written; how long it is at the moment says nothing.
+    let length = if file { i64::MAX as u64 } else { facts.length };
     if o.resume {
-        let length = if file { facts.length.max(HELD) } else { facts.length };
         let (journal, recovered) = Journal::take_over(journal_store(target, length), key)?;
         match recovered {
             Recovered::Checkpoint(c) => {
                 let zeroed = matches!(c.zero_known, ZeroKnown::NewFile);
                 return Ok((Some(journal), Past::Checkpoint(c), zeroed));
             }
-            Recovered::Finishing { finishing, .. } => return Ok((Some(journal), Past::Finishing(finishing), true)),
+            Recovered::Finishing { finishing, .. } => return Ok((Some(journal), Past::Finishing(*finishing), true)),
             // Too early for a checkpoint: the transfer begins anew.
             _ => {}
         }
     }
     prepare(&**target, disk, o.preallocate)?;
-    let length = if file { disk.unwrap_or(0).max(HELD) } else { facts.length };
     let journal = Journal::begin(journal_store(target, length), key, &o.identity)?;
     Ok((Some(journal), Past::None, file))
 }

@@ -7,7 +7,7 @@ use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use super::{DiskDigest, Hash, LEAF, leaf_hash};
+use super::{DiskDigest, GROUP_LEAVES, Hash, LEAF, leaf_hash};
 use crate::bytes::Aligned;
 use crate::error::{Code, Error, Result, Stage};
 use crate::targets::Target;
@@ -165,7 +165,8 @@ fn read_pieces(plan: &Mutex<Plan<'_>>, stopped: &AtomicBool, told: &Sender<u64>)
 /// The digest of what is on `target`, by reading its first `length` bytes where they are not holes. Errors and
 /// callbacks as in [`recompute`].
 pub fn of_target(target: &dyn Target, length: u64, stop: &dyn Fn() -> bool, on: &mut dyn FnMut(u64)) -> Result<Hash> {
-    let digest = DiskDigest::new(Some(length), THREADS + 2);
+    // The holes of a whole window are set at once, so all its groups may be open together.
+    let digest = DiskDigest::new(Some(length), (WINDOW as usize).div_ceil(GROUP_LEAVES) + THREADS + 1);
     recompute(&digest, target, length, stop, on)?;
     digest.finish(length)
 }

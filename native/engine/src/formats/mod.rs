@@ -54,4 +54,12 @@ pub trait Format: Send {
     fn finish(&mut self, length: Option<u64>, disk: &mut dyn Disk) -> Result<()>;
     /// Lowest file offset whose bytes are still held back here; a checkpoint may not lie above it.
     fn pinned(&self) -> Option<u64>;
+    /// The format has changed its course: the pass is to be left and `wants` asked again. Polled after each `take`.
+    fn turned(&self) -> bool {
+        false
+    }
+    /// Data comes in the order of the disk, at the same offsets as in the file.
+    fn in_disk_order(&self) -> bool {
+        false
+    }
 }

@@ -169,7 +169,7 @@ impl Target for BlockTarget {
 
     fn data_ranges(&self, from: u64, to: u64) -> Result<Vec<Range<u64>>> {
         let to = to.min(self.facts.length);
-        Ok(if from < to { vec![from..to] } else { Vec::new() })
+        Ok(std::iter::once(from..to).filter(|range| !range.is_empty()).collect())
     }
 
     fn drop_cache(&self, at: u64, len: u64) {
@@ -236,5 +236,37 @@ fn zero_out(file: &File, at: u64, len: u64) -> rustix::io::Result<()> {
     match unsafe { libc::ioctl(file.as_raw_fd(), BLKZEROOUT, range.as_ptr()) } {
         0 => Ok(()),
         _ => Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The ways that a usual device never needs, on a loop device (losetup and root are needed).
+    #[test]
+    fn every_way_to_zero_does() {
+        let directory = tempfile::tempdir().unwrap();
+        let backing = directory.path().join("backing");
+        std::fs::write(&backing, vec![0xaa; 4 << 20]).unwrap();
+        let made = std::process::Command::new("losetup").args(["--show", "--find"]).arg(&backing).output();
+        let made = made.expect("this test needs losetup");
+        assert!(made.status.success(), "this test needs root and loop devices: {made:?}");
+        let device = PathBuf::from(String::from_utf8(made.stdout).unwrap().trim());
+        let result = std::panic::catch_unwind(|| {
+            let looked = device.metadata().unwrap();
+            let target = BlockTarget::open(&device, &looked, Access { write: true, direct: true }).unwrap();
+            for (index, way) in [BY_FALLOCATE, BY_IOCTL, BY_WRITING].into_iter().enumerate() {
+                target.zero_by.store(way, Ordering::Relaxed);
+                let at = (index as u64) << 20;
+                target.zero(at + 100, 500_000).unwrap();
+                assert_eq!(target.zero_by.load(Ordering::Relaxed), way, "was not refused");
+                let mut back = vec![1; 1 << 20];
+                target.read(at, &mut back).unwrap();
+                assert!(back.iter().enumerate().all(|(at, byte)| (*byte == 0) == (100..500_100).contains(&at)));
+            }
+        });
+        let _ = std::process::Command::new("losetup").arg("-d").arg(&device).status();
+        result.unwrap();
     }
 }

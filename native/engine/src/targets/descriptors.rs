@@ -123,7 +123,8 @@ impl Descriptors {
         direct?;
         let align = self.align;
         let start = at.next_multiple_of(align as u64) - at;
-        let start = usize::try_from(start).ok().filter(|start| *start < len && (address + start) % ALIGN == 0)?;
+        let start =
+            usize::try_from(start).ok().filter(|start| *start < len && (address + start).is_multiple_of(ALIGN))?;
         let end = start + (len - start) / align * align;
         (end > start).then_some(start..end)
     }

@@ -230,7 +230,9 @@ impl Target for FileTarget {
         file.usable()?;
         file.within_offsets(0, len)?;
         self.new_length.store(true, Ordering::Relaxed);
-        rustix::fs::ftruncate(file.fd(), len).map_err(|cause| file.failed("setting the length to", 0, len, cause))
+        // ftruncate(2): EFBIG where the file system has a lesser limit, which becomes NO_SPACE.
+        rustix::fs::ftruncate(file.fd(), len)
+            .map_err(|cause| Error::target(format!("making {} {len} bytes long", self.path.display()), &cause.into()))
     }
 
     fn preallocate(&self, len: u64) -> Result<()> {
@@ -238,15 +240,16 @@ impl Target for FileTarget {
         file.usable()?;
         file.within_offsets(0, len)?;
         self.new_length.store(true, Ordering::Relaxed);
-        while len > 0 {
+        loop {
             match fallocate(file.fd(), FallocateFlags::empty(), 0, len) {
                 Ok(()) => break,
                 Err(Errno::INTR) => {}
+                // fallocate(2): a length of 0 is EINVAL, and there is nothing to reserve.
+                Err(Errno::INVAL) if len == 0 => return Ok(()),
                 Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
-                    let message = format!(
-                        "the file system of {} cannot reserve {len} bytes ahead; leave out --preallocate",
-                        self.path.display()
-                    );
+                    let path = self.path.display();
+                    let message =
+                        format!("the file system of {path} cannot reserve {len} bytes ahead; leave out --preallocate");
                     return Err(Error::new(Code::Unsupported, Stage::Target, message));
                 }
                 Err(cause) => return Err(file.failed("reserving", 0, len, cause)),

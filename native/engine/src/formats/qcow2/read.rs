@@ -1,0 +1,427 @@
+//! Reading the tables: L1, refcount table, L2, from the hold-back and the piece at hand.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use super::header::be64;
+use super::map::{Extent, LONGEST};
+use super::tables::{self, Entry, SECTOR, SUBCLUSTERS, corrupt};
+use super::{Phase, Piece, Qcow2, Table};
+use crate::bytes::Bytes;
+use crate::error::{Code, Error, Result, Stage};
+use crate::formats::Disk;
+
+/// Largest slice in which held data is delivered.
+const SLICE: u64 = 1 << 20;
+
+/// Data of consecutive entries, as it is put together.
+#[derive(Clone, Copy)]
+struct Run {
+    host: u64,
+    guest: u64,
+    len: u64,
+}
+
+impl Qcow2 {
+    /// Bytes of the file from what is at hand; `None` if a part is not.
+    pub(super) fn fetch<'a>(&self, range: Range<u64>, piece: &'a Piece) -> Result<Option<Cow<'a, [u8]>>> {
+        if range.start >= piece.start && range.end <= piece.end {
+            let (from, to) = ((range.start - piece.start) as usize, (range.end - piece.start) as usize);
+            return Ok(Some(Cow::Borrowed(&piece.bytes[from..to])));
+        }
+        // Nothing is allocated before all of it is known to be at hand.
+        let mut at = range.start;
+        let mut parts: Vec<(u64, u64)> = Vec::new();
+        while at < range.end {
+            let to = if at >= piece.start && at < piece.end {
+                piece.end
+            } else if let Some(end) = self.hold.run_end(at) {
+                if at < piece.start { end.min(piece.start) } else { end }
+            } else if let Some(end) = self.tail_end(at) {
+                end
+            } else {
+                return Ok(None);
+            };
+            parts.push((at, to.min(range.end)));
+            at = to;
+        }
+        let mut out = vec![0; (range.end - range.start) as usize];
+        for (from, to) in parts {
+            let place = &mut out[(from - range.start) as usize..(to - range.start) as usize];
+            if from >= piece.start && from < piece.end {
+                place.copy_from_slice(&piece.bytes[(from - piece.start) as usize..(to - piece.start) as usize]);
+            } else if self.hold.run_end(from).is_some() {
+                self.hold.read(from, place)?;
+            } else if let Some(tail) = self.tails.get(&(from / SECTOR * SECTOR)) {
+                let start = (from - tail.from) as usize;
+                place.copy_from_slice(&tail.bytes[start..start + place.len()]);
+            }
+        }
+        Ok(Some(Cow::Owned(out)))
+    }
+
+    fn tail_end(&self, at: u64) -> Option<u64> {
+        let tail = self.tails.get(&(at / SECTOR * SECTOR))?;
+        let end = tail.from + tail.bytes.len() as u64;
+        (tail.from <= at && at < end).then_some(end)
+    }
+
+    /// Reads every table whose end has come.
+    pub(super) fn read_metadata(&mut self, piece: &Piece, disk: &mut dyn Disk) -> Result<()> {
+        let l1 = self.header.l1_range();
+        if !self.l1_known && l1.end <= piece.end && l1.end > piece.start {
+            let Some(bytes) = self.fetch(l1.clone(), piece)? else { return Ok(()) };
+            self.read_l1(&bytes, disk)?;
+        }
+        self.read_refcounts(piece)?;
+        let cluster = self.header.cluster_size();
+        let metadata = self.phase == Phase::Metadata;
+        while self.l1_known && self.next_table < self.tables.len() {
+            let table = self.tables[self.next_table];
+            let range = table.host..table.host + cluster;
+            if range.end > piece.end || (metadata && self.next_table >= self.batch_end) {
+                break;
+            }
+            let Some(bytes) = self.fetch(range.clone(), piece)? else {
+                if !metadata {
+                    let at = table.host;
+                    self.turn(|| format!("the L2 table at {at} has passed before it was known, and was not kept"))?;
+                }
+                break;
+            };
+            if self.options.whole && self.options.seekable {
+                self.recheck.note(table.host, &bytes);
+            }
+            if !self.read_l2(table, &bytes, piece, disk)? {
+                break;
+            }
+            self.next_table += 1;
+            self.next_entry = 0;
+            if self.tables.get(self.next_table).is_none_or(|next| next.host != table.host) {
+                self.hold.remove(range);
+            }
+            if !metadata && self.map.memory() > self.options.limits.map.max(1 << 20) {
+                self.full_map()?;
+            }
+            if self.turned {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn full_map(&mut self) -> Result<()> {
+        if self.options.seekable {
+            self.turned = true;
+            return Ok(());
+        }
+        Err(Error::new(
+            Code::TooLarge,
+            Stage::Format,
+            format!(
+                "the map of the qcow2 image takes more than {} bytes of memory; allow more with `--memory`, \
+                 or give a source that can be read by ranges",
+                self.options.limits.map
+            ),
+        ))
+    }
+
+    fn read_l1(&mut self, bytes: &[u8], disk: &mut dyn Disk) -> Result<()> {
+        let l1 = self.header.l1_range();
+        if self.options.whole && self.options.seekable {
+            self.recheck.note(l1.start, bytes);
+        }
+        let (cluster, span) = (self.header.cluster_size(), self.header.l2_span());
+        let mut tables = Vec::new();
+        for index in 0..self.header.l1_needed {
+            let guest = index * span;
+            let Some(host) = tables::l1_entry(&self.header, index, be64(bytes, index as usize * 8))? else {
+                self.zero(guest, span.min(self.header.size - guest), disk)?;
+                continue;
+            };
+            let refcounts = self.header.refcount_range();
+            if host < cluster || overlap(host, host + cluster, &l1) || overlap(host, host + cluster, &refcounts) {
+                return Err(corrupt(format!("L2 table {index} is at {host}, over other tables")));
+            }
+            self.expect_in_file(host, cluster, "L2 table")?;
+            tables.push(Table { host, index: index as u32 });
+            if (tables.len() * size_of::<Table>()) as u64 > self.options.limits.map.max(1 << 20) {
+                return Err(Error::new(
+                    Code::TooLarge,
+                    Stage::Format,
+                    format!("the qcow2 image has more than {} L2 tables; allow more with `--memory`", tables.len()),
+                ));
+            }
+        }
+        tables.sort_unstable();
+        self.tables = tables;
+        self.l1_known = true;
+        self.hold.remove(l1);
+        Ok(())
+    }
+
+    /// Refcount blocks are known so that they need not be held back; nothing else depends on them.
+    fn read_refcounts(&mut self, piece: &Piece) -> Result<()> {
+        let range = self.header.refcount_range();
+        if self.phase != Phase::InOrder || self.blocks.is_some() || range.end > piece.end {
+            return Ok(());
+        }
+        let cluster = self.header.cluster_size();
+        let mut blocks = Vec::new();
+        if let Some(bytes) = self.fetch(range.clone(), piece)? {
+            blocks = bytes.chunks_exact(8).filter_map(|raw| tables::refcount_entry(be64(raw, 0))).collect();
+            blocks.retain(|block| block % cluster == 0);
+            blocks.sort_unstable();
+            blocks.dedup();
+        }
+        self.hold.remove(range);
+        for &block in blocks.iter().take_while(|&&block| block < piece.start) {
+            // A block that is also a table stays: the table is what matters.
+            if self.l1_known && !self.is_table(block) {
+                self.hold.remove(block..block + cluster);
+            }
+        }
+        self.blocks = Some(blocks);
+        Ok(())
+    }
+
+    pub(super) fn is_table(&self, host: u64) -> bool {
+        self.tables.binary_search_by(|t| t.host.cmp(&host)).is_ok()
+    }
+
+    fn expect_in_file(&self, host: u64, len: u64, what: &str) -> Result<()> {
+        match self.options.file_length {
+            Some(file) if host + len > file => Err(Error::new(
+                Code::Truncated,
+                Stage::Format,
+                format!(
+                    "the {what} at {host} ends at {}, but the qcow2 image has {file} bytes: fetch it again",
+                    host + len
+                ),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Reads the entries of a table; false when the map is full, and then `next_entry` is the next to read.
+    fn read_l2(&mut self, table: Table, bytes: &[u8], piece: &Piece, disk: &mut dyn Disk) -> Result<bool> {
+        let (cluster, size) = (self.header.cluster_size(), self.header.size);
+        let width = self.header.l2_entry_size();
+        let base = u64::from(table.index) * self.header.l2_span();
+        let mut run: Option<Run> = None;
+        let mut used: Vec<Range<u64>> = Vec::new();
+        let mut finished = true;
+        for entry in self.next_entry..self.header.l2_entries() {
+            let guest = base + entry * cluster;
+            if guest >= size {
+                break;
+            }
+            if self.phase == Phase::Metadata && !self.map.is_empty() && self.map.memory() >= self.options.limits.map {
+                self.next_entry = entry;
+                finished = false;
+                break;
+            }
+            let at = (entry * width) as usize;
+            let raw = be64(bytes, at);
+            let bitmap = if self.header.extended_l2 { be64(bytes, at + 8) } else { 0 };
+            let needed = cluster.min(size - guest);
+            match tables::l2_entry(&self.header, guest, raw, bitmap)? {
+                Entry::Zero => self.zero(guest, needed, disk)?,
+                Entry::Data { host } => self.join(&mut run, host, guest, needed, piece, &mut used, disk)?,
+                Entry::Packed { host, len } => {
+                    self.place_packed(host, guest, u64::from(len), piece, &mut used, disk)?
+                }
+                Entry::Subclusters { host, allocated } => {
+                    let sub = cluster / u64::from(SUBCLUSTERS);
+                    for i in (0..SUBCLUSTERS).take_while(|i| u64::from(*i) * sub < needed) {
+                        let from = u64::from(i) * sub;
+                        let len = sub.min(needed - from);
+                        if allocated >> i & 1 == 0 {
+                            self.zero(guest + from, len, disk)?;
+                        } else {
+                            self.join(&mut run, host + from, guest + from, len, piece, &mut used, disk)?;
+                        }
+                    }
+                }
+            }
+        }
+        if let Some(run) = run {
+            self.place_run(run, piece, &mut used, disk)?;
+        }
+        // Only now, because two entries of one table may share a cluster.
+        for range in used {
+            self.hold.remove(range);
+        }
+        Ok(finished)
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn join(
+        &mut self,
+        run: &mut Option<Run>,
+        host: u64,
+        guest: u64,
+        len: u64,
+        piece: &Piece,
+        used: &mut Vec<Range<u64>>,
+        disk: &mut dyn Disk,
+    ) -> Result<()> {
+        if let Some(open) = run {
+            if open.host + open.len == host && open.guest + open.len == guest && open.len + len <= LONGEST {
+                open.len += len;
+                return Ok(());
+            }
+            self.place_run(*open, piece, used, disk)?;
+        }
+        *run = Some(Run { host, guest, len });
+        Ok(())
+    }
+
+    fn over_metadata(&self, host: u64, end: u64) -> bool {
+        let first = self.tables.partition_point(|t| t.host + self.header.cluster_size() <= host);
+        host < self.header.cluster_size()
+            || overlap(host, end, &self.header.l1_range())
+            || overlap(host, end, &self.header.refcount_range())
+            || self.tables.get(first).is_some_and(|t| t.host < end)
+    }
+
+    /// Plain data: what is on the target already is counted, the rest is placed.
+    fn place_run(&mut self, run: Run, piece: &Piece, used: &mut Vec<Range<u64>>, disk: &mut dyn Disk) -> Result<()> {
+        let Run { host, guest, len } = run;
+        if self.over_metadata(host, host + len) {
+            return Err(corrupt(format!("data of disk offset {guest} is at {host}, over the header or a table")));
+        }
+        self.expect_in_file(host, len, "data")?;
+        let below = self.from().clamp(host, host + len) - host;
+        if below > 0 {
+            let mut wanted = Vec::new();
+            for range in &self.options.held {
+                let (from, to) = (range.start.max(guest), range.end.min(guest + below));
+                if from < to {
+                    wanted.push(from..to);
+                }
+            }
+            let again: u64 = wanted.iter().map(|r| r.end - r.start).sum();
+            self.accounted += below - again;
+            for range in wanted {
+                let at = host + (range.start - guest);
+                self.place(Extent::new(at, range.start, range.end - range.start, false), piece, used, disk)?;
+            }
+        }
+        if below < len {
+            self.place(Extent::new(host + below, guest + below, len - below, false), piece, used, disk)?;
+        }
+        Ok(())
+    }
+
+    fn place_packed(
+        &mut self,
+        host: u64,
+        guest: u64,
+        len: u64,
+        piece: &Piece,
+        used: &mut Vec<Range<u64>>,
+        disk: &mut dyn Disk,
+    ) -> Result<()> {
+        if self.over_metadata(host, host + 1) {
+            return Err(corrupt(format!("data of disk offset {guest} is at {host}, over the header or a table")));
+        }
+        let needed = self.header.cluster_size().min(self.header.size - guest);
+        if host < self.from() && !self.options.held.iter().any(|r| r.start < guest + needed && guest < r.end) {
+            self.accounted += needed;
+            return Ok(());
+        }
+        let mut end = host + len;
+        if let Some(file) = self.options.file_length {
+            // Only the last sector may be cut by the end of the file; its rest holds nothing.
+            self.expect_in_file(
+                host,
+                (end - 1) / SECTOR * SECTOR + 1 - host.min((end - 1) / SECTOR * SECTOR),
+                "compressed data",
+            )?;
+            end = end.min(file);
+        }
+        self.place(Extent::new(host, guest, end - host, true), piece, used, disk)
+    }
+
+    /// Delivers what has passed from the hold-back, and notes the rest.
+    fn place(&mut self, x: Extent, piece: &Piece, used: &mut Vec<Range<u64>>, disk: &mut dyn Disk) -> Result<()> {
+        if self.phase != Phase::InOrder || x.host >= piece.start {
+            self.map.push(x);
+            return Ok(());
+        }
+        if x.packed() {
+            if x.end() > piece.end && self.fetch(x.host..piece.end, piece)?.is_some() {
+                self.map.push(x);
+                return Ok(());
+            }
+            if x.end() <= piece.end
+                && let Some(bytes) = self.fetch(x.host..x.end(), piece)?
+            {
+                let bytes = Bytes::copy_of(&bytes);
+                self.unpack(&x, bytes, disk)?;
+                let tail = self.keep_tail(&x, piece)?;
+                used.push(x.host..tail);
+                return Ok(());
+            }
+            return self.go_back(x);
+        }
+        let past = x.end().min(piece.start);
+        let mut at = x.host;
+        while at < past {
+            let to = past.min(at + SLICE);
+            let Some(bytes) = self.fetch(at..to, piece)? else {
+                self.go_back(x.part(at, to))?;
+                at = to;
+                continue;
+            };
+            let part = x.part(at, to);
+            self.accounted += part.len();
+            disk.data(part.guest, part.host, Bytes::copy_of(&bytes))?;
+            used.push(at..to);
+            at = to;
+        }
+        if x.end() > past {
+            self.map.push(x.part(past, x.end()));
+        }
+        Ok(())
+    }
+
+    /// The bytes have passed and were given away: another part of the disk shares them.
+    fn go_back(&mut self, x: Extent) -> Result<()> {
+        self.turn(|| {
+            format!(
+                "disk offset {} shares bytes {} to {} of the image with another part of the disk",
+                x.guest,
+                x.host,
+                x.end()
+            )
+        })?;
+        self.map.push(x);
+        Ok(())
+    }
+
+    pub(super) fn zero(&mut self, at: u64, len: u64, disk: &mut dyn Disk) -> Result<()> {
+        self.accounted += len;
+        if self.zeros.end == at && !self.zeros.is_empty() {
+            self.zeros.end = at + len;
+            return Ok(());
+        }
+        if self.zeros.start == at + len && !self.zeros.is_empty() {
+            self.zeros.start = at;
+            return Ok(());
+        }
+        self.flush_zeros(disk)?;
+        self.zeros = at..at + len;
+        Ok(())
+    }
+
+    pub(super) fn flush_zeros(&mut self, disk: &mut dyn Disk) -> Result<()> {
+        let zeros = std::mem::replace(&mut self.zeros, 0..0);
+        if zeros.is_empty() { Ok(()) } else { disk.zero(zeros.start, zeros.end - zeros.start) }
+    }
+}
+
+fn overlap(from: u64, to: u64, range: &Range<u64>) -> bool {
+    from < range.end && range.start < to
+}

@@ -1,0 +1,87 @@
+// Builds what a checkout needs to run: the native part with cargo, the TypeScript with esbuild. `npm ci` calls it as the
+// package's `prepare` script, perhaps with an old Node, so it is plain JavaScript for Node 20.
+//
+//   node scripts/build.mjs [native|ts]
+import { spawnSync } from 'node:child_process';
+import { chmodSync, copyFileSync, existsSync, mkdirSync, renameSync, rmSync } from 'node:fs';
+import { homedir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const root = fileURLToPath(new URL('..', import.meta.url));
+const LIBRARIES = { linux: 'libdiskferry_addon.so', darwin: 'libdiskferry_addon.dylib', win32: 'diskferry_addon.dll' };
+
+const part = process.argv[2] ?? 'all';
+if (!['all', 'native', 'ts'].includes(part)) give(`there is no part "${part}" to build: native or ts`);
+if (part !== 'ts') buildNative();
+if (part !== 'native') await buildTypeScript();
+
+/** cargo build, then the library in place under the name that src/dataplane/native.ts looks for. */
+function buildNative() {
+  const manifest = join(root, 'native', 'Cargo.toml');
+  const args = ['build', '--release', '--locked', '--manifest-path', manifest, '-p', 'diskferry-addon'];
+  const cargo = findCargo();
+  const { status, error } = spawnSync(cargo, args, { stdio: 'inherit' });
+  if (error)
+    give(`${cargo} cannot be run (${error.message}): install Rust from https://rustup.rs and run npm ci again`);
+  if (status !== 0)
+    give('cargo could not build the native part; its messages above say why (a C compiler is needed too)');
+  const target = process.env.CARGO_TARGET_DIR ?? join(root, 'native', 'target');
+  const library = LIBRARIES[process.platform];
+  if (!library) give(`diskferry does not know how libraries are called on ${process.platform}`);
+  const place = join(root, 'native', `diskferry-${process.platform}-${process.arch}.node`);
+  // Renamed into place: a process that has the old one loaded keeps it, and nobody ever sees half a file.
+  const draft = `${place}.${process.pid}`;
+  copyFileSync(join(target, 'release', library), draft);
+  renameSync(draft, place);
+}
+
+/** cargo of PATH, else where rustup puts it. */
+function findCargo() {
+  const { status } = spawnSync('cargo', ['--version'], { stdio: 'ignore' });
+  if (status === 0) return 'cargo';
+  const home = join(process.env.CARGO_HOME ?? join(homedir(), '.cargo'), 'bin', 'cargo');
+  if (existsSync(home)) return home;
+  return give('Rust is missing: install it from https://rustup.rs and run npm ci again');
+}
+
+/** One ES module and the pieces that it loads when it needs them. */
+async function buildTypeScript() {
+  const { build } = await import('esbuild').catch(() =>
+    give('esbuild is missing: run `npm ci` without --omit=dev, then `npm run build`'),
+  );
+  const out = join(root, 'dist');
+  const draft = `${out}.${process.pid}`;
+  rmSync(draft, { recursive: true, force: true });
+  await build({
+    absWorkingDir: root,
+    entryPoints: ['src/cli/main.ts'],
+    outbase: 'src',
+    outdir: draft,
+    bundle: true,
+    splitting: true,
+    format: 'esm',
+    platform: 'node',
+    target: 'node22.19',
+    sourcemap: true,
+    sourcesContent: false,
+    logLevel: 'warning',
+    // undici is CommonJS and asks for Node's own modules by `require`, which ES modules do not have.
+    banner: {
+      js: "import { createRequire as __createRequire } from 'node:module'; const require = __createRequire(import.meta.url);",
+    },
+    chunkNames: 'cli/[name]-[hash]',
+  });
+  chmodSync(join(draft, 'cli', 'main.js'), 0o755);
+  const old = `${out}.old.${process.pid}`;
+  mkdirSync(out, { recursive: true });
+  renameSync(out, old);
+  renameSync(draft, out);
+  rmSync(old, { recursive: true, force: true });
+}
+
+/** One sentence, and the end. */
+function give(sentence) {
+  process.stderr.write(`diskferry: ${sentence}\n`);
+  process.exit(1);
+}

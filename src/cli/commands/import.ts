@@ -1,0 +1,164 @@
+import { type Command, Option } from 'commander';
+import type { Snapshot, TransferOptions, TransferReport } from '../../dataplane/transfer.ts';
+import type { ProgressMode } from '../progress.ts';
+import { PROGRESS_MODES } from '../progress.ts';
+import { count, diskDigest, rate, seconds, size } from '../values.ts';
+
+interface ImportFlags {
+  readonly size?: number;
+  readonly preallocate?: boolean;
+  readonly digest?: string;
+  readonly digests?: string;
+  readonly diskDigest?: string;
+  readonly rate?: number;
+  readonly connections: number;
+  readonly memory?: number;
+  readonly spill?: string;
+  readonly fresh?: boolean;
+  readonly force?: boolean;
+  readonly ca?: string;
+  readonly headersFile?: string;
+  readonly credentialsFile?: string;
+  readonly insecureRedirects?: boolean;
+  readonly stall: number;
+  readonly patience: number;
+  readonly progress: ProgressMode;
+  readonly json?: boolean;
+  readonly verbose?: boolean;
+  readonly way?: 'stream' | 'seek' | 'spill';
+}
+
+const EXAMPLES = `
+The same command again goes on where the last one stopped, after a kill or a
+power cut too. A finished file is recognised and left alone.
+
+Examples:
+  diskferry import https://example.org/ubuntu.qcow2.xz disk.img
+  diskferry import http://example.org/disk.raw.gz /dev/vdb --digest sha256:…
+  diskferry import https://example.org/disk.img disk.img --digests https://example.org/SHA256SUMS
+  diskferry import disk.qcow2 /dev/vdb --size 20Gi --rate 50MB/s
+  cat disk.qcow2 | diskferry import - disk.img
+
+Exit codes: 0 done, 2 the command line is wrong, 10 to 25 by what went wrong,
+130 and 143 stopped by a signal. docs/errors.md lists them all.`;
+
+/** Most connections to one server; beyond this nothing gets faster and administrators get angry. */
+const MOST_CONNECTIONS = 64;
+
+export function defineImport(program: Command): void {
+  program
+    .command('import')
+    .summary('carry an image onto a file or block device')
+    .description(
+      'Carries a disk image onto a file or a block device: fetched, decompressed,\ndecoded, verified and written in one pass, without scratch space.',
+    )
+    .argument('<source>', 'http:// or https:// URL, path of a local file, or - for standard input')
+    .argument('<target>', 'file (made if it does not exist) or block device')
+    .addOption(new Option('--size <size>', 'make the disk exactly this long, such as 20Gi').argParser(size))
+    .option('--preallocate', 'reserve all space of the disk at the start')
+    .option('--digest <digest>', 'what the source must hash to: sha256:<hex> or sha512:<hex>')
+    .option('--digests <list>', 'file or URL such as SHA256SUMS that has the digest of the source by its name')
+    .addOption(new Option('--disk-digest <digest>', 'what the disk must hash to: dd1:<hex>').argParser(diskDigest))
+    .addOption(new Option('--rate <rate>', 'fetch at most this much, such as 50MB/s').argParser(rate))
+    .addOption(
+      new Option('--connections <n>', 'most connections at once').argParser(count(MOST_CONNECTIONS)).default(4),
+    )
+    .addOption(new Option('--memory <size>', 'allow decoders this much, for images with large windows').argParser(size))
+    .option('--spill <directory>', 'where data may wait that arrives before its place is known')
+    .option('--fresh', 'begin anew, whatever an earlier run left on the target')
+    .option('--force', 'overwrite a target that holds something else')
+    .option('--ca <file>', 'PEM certificates to trust beside those of the system')
+    .option('--headers-file <file>', 'request headers, a "Name: value" a line; also in $DISKFERRY_HEADERS')
+    .option('--insecure-redirects', 'follow redirects from https to http')
+    .option(
+      '--credentials-file <file>',
+      'user:password for the server; also in $DISKFERRY_USERNAME and $DISKFERRY_PASSWORD',
+    )
+    .addOption(
+      new Option('--stall <seconds>', 'silence after which a connection is given up')
+        .argParser(seconds)
+        .default(30_000, '30'),
+    )
+    .addOption(
+      new Option('--patience <seconds>', 'how long to go on trying without any progress')
+        .argParser(seconds)
+        .default(120_000, '120'),
+    )
+    .addOption(
+      new Option('--progress <mode>', 'how progress is shown on standard error')
+        .choices(PROGRESS_MODES)
+        .default('auto'),
+    )
+    .option('--json', 'print the report as JSON on standard output')
+    .option('-v, --verbose', 'say more on standard error')
+    .addOption(new Option('--way <way>', 'insist on one way').choices(['stream', 'seek', 'spill']).hideHelp())
+    .addHelpText('after', EXAMPLES)
+    .action(runImport);
+}
+
+async function runImport(source: string, target: string, flags: ImportFlags): Promise<void> {
+  const { refuseSecretsInArguments, sourceOptions } = await import('../credentials.ts');
+  refuseSecretsInArguments(source);
+  const [{ howToGoOn, logTo, showProgress }, { listenForStop }, { stateDirectory }, { FerryError }, { transfer }] =
+    await Promise.all([
+      import('../progress.ts'),
+      import('../stop.ts'),
+      import('../state.ts'),
+      import('../../dataplane/errors.ts'),
+      import('../../dataplane/transfer.ts'),
+    ]);
+  const stop = listenForStop();
+  const display = showProgress(process.stderr, flags.progress);
+  const log = logTo(display, flags.verbose === true);
+  const fromSource = await sourceOptions(flags);
+  let report: TransferReport;
+  try {
+    const digest = await demandedDigest(source, flags, fromSource, stop.signal, log);
+    const options: TransferOptions = {
+      source,
+      target,
+      sourceOptions: fromSource,
+      preallocate: flags.preallocate === true,
+      connections: flags.connections,
+      stall: flags.stall,
+      patience: flags.patience,
+      fresh: flags.fresh === true,
+      force: flags.force === true,
+      stateDirectory: stateDirectory(),
+      ...(flags.size === undefined ? {} : { size: flags.size }),
+      ...(flags.rate === undefined ? {} : { rate: flags.rate }),
+      ...(flags.memory === undefined ? {} : { memory: flags.memory }),
+      ...(flags.spill === undefined ? {} : { spill: flags.spill }),
+      ...(flags.way === undefined ? {} : { way: flags.way }),
+      ...(flags.diskDigest === undefined ? {} : { diskDigest: flags.diskDigest }),
+      ...(digest === undefined ? {} : { digest }),
+    };
+    report = await transfer(options, stop.signal, (snapshot: Snapshot) => display.update(snapshot), log);
+  } catch (thrown) {
+    display.close();
+    if (stop.by && thrown instanceof FerryError && thrown.code === 'ABORTED') {
+      throw new FerryError(howToGoOn(display.last, source), {
+        code: 'ABORTED',
+        stage: thrown.stage,
+        retryable: true,
+        cause: thrown,
+      });
+    }
+    throw thrown;
+  }
+  display.close();
+  const { reportText } = await import('../report.ts');
+  process.stdout.write(flags.json ? `${JSON.stringify(report)}\n` : reportText(report));
+}
+
+async function demandedDigest(
+  source: string,
+  flags: ImportFlags,
+  fromSource: TransferOptions['sourceOptions'],
+  signal: AbortSignal,
+  log: Parameters<typeof import('../../dataplane/transfer.ts').transfer>[3],
+): Promise<TransferOptions['digest']> {
+  if (flags.digest === undefined && flags.digests === undefined) return undefined;
+  const { digestFromOptions } = await import('../demand.ts');
+  return digestFromOptions({ source, ...flags }, fromSource, signal, log);
+}

@@ -1,0 +1,40 @@
+import type { Context } from '../context.ts';
+import { FerryError } from '../errors.ts';
+import { retrying } from '../filters/retry.ts';
+import type { Source, SourceDriver, SourceOptions } from '../source.ts';
+import { file } from './file.ts';
+import { http } from './http.ts';
+import { stdin } from './stdin.ts';
+
+/** Every driver. A new source is one file and one line here. */
+const DRIVERS: readonly SourceDriver<unknown>[] = [
+  http as SourceDriver<unknown>,
+  file as SourceDriver<unknown>,
+  stdin as SourceDriver<unknown>,
+];
+
+/** Scheme of `text`: `-`, what stands before `:` and `//`, else `file` (a path). */
+export function schemeOf(text: string): string {
+  if (text === '-') return '-';
+  const match = /^([a-z][a-z0-9+.-]*):(\/\/)?/i.exec(text);
+  if (!match || (match[2] === undefined && match[1]?.toLowerCase() !== 'file')) return 'file';
+  return (match[1] ?? '').toLowerCase();
+}
+
+/**
+ * Opens what `text` names. Opening is tried again like reading is, but for 15 s at most unless the server asks for
+ * more: a wrong port should be told soon. Throws BAD_SPEC when no driver has the scheme.
+ */
+export async function openSource(text: string, options: SourceOptions, context: Context): Promise<Source> {
+  const scheme = schemeOf(text);
+  const driver = DRIVERS.find((one) => one.schemes.includes(scheme));
+  if (!driver) {
+    const known = DRIVERS.flatMap((one) => one.schemes).map((one) => (one === '-' ? one : `${one}://`));
+    throw new FerryError(`there is no source '${scheme}://'; there are ${known.join(', ')} and paths of files`, {
+      code: 'BAD_SPEC',
+      stage: 'source',
+    });
+  }
+  const spec = driver.parse(text, options);
+  return retrying(context, () => driver.open(spec, context));
+}

@@ -1,0 +1,110 @@
+import { execFileSync, spawn } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import { appendFile, rename, truncate, utimes, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import { openSource } from '../../src/dataplane/sources/index.ts';
+import { collect, testContext, thrown } from '../support/context.ts';
+import { type TempDir, tempdir } from '../support/tempdir.ts';
+import { sourceContract } from './source.ts';
+
+sourceContract('a file', { ranges: true, length: true, validator: true, remote: false }, async () => {
+  const home = await tempdir();
+  const path = join(home.path, 'disk with spaces.img');
+  const content = randomBytes(4_000_001);
+  await writeFile(path, content);
+  return {
+    content,
+    open: (context) => openSource(path, {}, context),
+    async replace() {
+      await writeFile(`${path}.new`, randomBytes(content.length));
+      await rename(`${path}.new`, path);
+    },
+    [Symbol.asyncDispose]: () => home[Symbol.asyncDispose](),
+  };
+});
+
+let home: TempDir;
+beforeEach(async () => {
+  home = await tempdir();
+});
+afterEach(() => home[Symbol.asyncDispose]());
+
+test('a file URL is a file', async () => {
+  const path = join(home.path, 'a b.img');
+  await writeFile(path, 'x');
+  const context = testContext();
+  await using source = await openSource(`file://${path.replace(' ', '%20')}`, {}, context);
+  expect(source.name).toBe(path);
+  expect((await collect(source.read({ from: 0 }, context.signal))).toString()).toBe('x');
+});
+
+test('what cannot be read says why', async () => {
+  expect(await thrown(openSource(join(home.path, 'missing'), {}, testContext()))).toMatchObject({ code: 'NOT_FOUND' });
+  expect(await thrown(openSource(home.path, {}, testContext()))).toMatchObject({ code: 'UNSUPPORTED' });
+  expect(await thrown(openSource('/dev/null', {}, testContext()))).toMatchObject({ code: 'UNSUPPORTED' });
+  expect(await thrown(openSource('file://host/x', {}, testContext()))).toMatchObject({ code: 'BAD_SPEC' });
+});
+
+test('an unknown scheme is told with those that there are', async () => {
+  const error = await thrown(openSource('gopher://host/x', {}, testContext()));
+  expect(error.code).toBe('BAD_SPEC');
+  expect(error.message).toBe(
+    "there is no source 'gopher://'; there are http://, https://, file://, - and paths of files",
+  );
+});
+
+test.each([
+  ['grown', (path: string) => appendFile(path, 'more')],
+  ['shortened', (path: string) => truncate(path, 2_000_000)],
+  ['written to', (path: string) => utimes(path, 1, 1)],
+])('a file that is %s while it is read is CHANGED', async (_what, change) => {
+  const path = join(home.path, 'disk.img');
+  await writeFile(path, randomBytes(3_000_000));
+  const context = testContext();
+  await using source = await openSource(path, {}, context);
+  const reading = (async () => {
+    let changed = false;
+    for await (const _ of source.read({ from: 0 }, context.signal)) {
+      if (!changed) await change(path);
+      changed = true;
+    }
+  })();
+  expect((await thrown(reading)).code).toBe('CHANGED');
+});
+
+test('an empty file has no bytes', async () => {
+  const path = join(home.path, 'empty');
+  await writeFile(path, '');
+  const context = testContext();
+  await using source = await openSource(path, {}, context);
+  expect(source.facts.length).toBe(0);
+  expect(await collect(source.read({ from: 0 }, context.signal))).toHaveLength(0);
+});
+
+test('a named pipe is a stream', async () => {
+  const path = join(home.path, 'pipe');
+  execFileSync('mkfifo', [path]);
+  const context = testContext();
+  const writer = spawn('sh', ['-c', 'head -c 3000000 /dev/zero > "$0"', path]);
+  await using source = await openSource(path, {}, context);
+  expect(source.facts).toEqual({ ranges: false });
+  expect(await collect(source.read({ from: 0 }, context.signal))).toHaveLength(3_000_000);
+  writer.kill();
+});
+
+test('a block device has the length of the device', async () => {
+  const path = join(home.path, 'disk.img');
+  const content = randomBytes(2 * 1024 * 1024 + 512);
+  await writeFile(path, content);
+  const device = execFileSync('losetup', ['--find', '--show', '--read-only', path]).toString().trim();
+  try {
+    const context = testContext();
+    await using source = await openSource(device, {}, context);
+    expect(source.facts).toMatchObject({ length: content.length, ranges: true });
+    expect(source.facts.validator).toBeUndefined();
+    expect((await collect(source.read({ from: 0 }, context.signal))).equals(content)).toBe(true);
+  } finally {
+    execFileSync('losetup', ['--detach', device]);
+  }
+});
