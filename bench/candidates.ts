@@ -1,0 +1,135 @@
+import { spawnSync } from 'node:child_process';
+import { FILES, type Row } from './data.ts';
+
+/** A way of getting one image onto the disk, or a limit of the machine. */
+export interface Candidate {
+  readonly name: string;
+  /** Leaves the whole disk in the target, which is then compared with the original. */
+  readonly makesDisk: boolean;
+  /** For bash, with $url, $file (the same image, local), $payload, $target and $scratch set. */
+  readonly script: string;
+  /** Tools that must be there. */
+  readonly needs: readonly string[];
+}
+
+/** Tools that say where data must be, for candidates that do not flush it themselves. */
+const FLUSH = 'sync "$target"';
+const UNPACK: Partial<Record<Row, { tool: string; command: string }>> = {
+  'raw-gz': { tool: 'pigz', command: 'pigz -dc' },
+  'raw-zst': { tool: 'zstd', command: 'zstd -dc' },
+  'raw-xz': { tool: 'xz', command: 'xz -T0 -dc' },
+};
+
+export const DISKFERRY = 'diskferry';
+export const LOCAL = 'qemu-img -m 16';
+export const LOCAL_W = 'qemu-img -m 16 -W';
+export const SCRATCH = 'curl to scratch, qemu-img';
+export const PIPE = 'curl, unpack, dd';
+export const CURL = 'curl to /dev/null';
+export const SHA = 'curl, sha256sum';
+export const DIRECT = 'direct write';
+
+/** All candidates for a row; `diskferry` is the command that imports, for bash. */
+export function candidatesFor(row: Row, diskferry: string): Candidate[] {
+  const ours: Candidate = {
+    name: DISKFERRY,
+    makesDisk: true,
+    script: `exec ${diskferry} import "$url" "$target" --json --progress none`,
+    needs: [],
+  };
+  const received: Candidate = {
+    name: CURL,
+    makesDisk: false,
+    script: 'exec curl -sSf -o /dev/null "$url"',
+    needs: ['curl'],
+  };
+  if (row.startsWith('qcow2')) return [ours, ...qcow2Candidates(), received];
+  const unpack = UNPACK[row];
+  if (unpack) return [ours, pipe(`${unpack.command} |`, unpack.tool), received];
+  return [
+    ours,
+    pipe('', 'curl'),
+    received,
+    { name: SHA, makesDisk: false, script: 'curl -sSf "$url" | sha256sum >/dev/null', needs: ['curl', 'sha256sum'] },
+    {
+      name: DIRECT,
+      makesDisk: false,
+      script: 'exec dd if="$payload" of="$target" bs=1M oflag=direct conv=fsync status=none',
+      needs: ['dd'],
+    },
+  ];
+}
+
+function pipe(unpack: string, tool: string): Candidate {
+  return {
+    name: PIPE,
+    makesDisk: true,
+    script: `curl -sSf "$url" | ${unpack} dd of="$target" bs=1M conv=sparse status=none && ${FLUSH}`,
+    needs: ['curl', tool, 'dd'],
+  };
+}
+
+function qcow2Candidates(): Candidate[] {
+  const convert = (name: string, how: string): Candidate => ({
+    name,
+    makesDisk: true,
+    script: `${how} && ${FLUSH}`,
+    needs: ['qemu-img'],
+  });
+  return [
+    convert(LOCAL, 'qemu-img convert -m 16 -f qcow2 -O raw "$file" "$target"'),
+    convert(LOCAL_W, 'qemu-img convert -m 16 -W -f qcow2 -O raw "$file" "$target"'),
+    {
+      ...convert(
+        SCRATCH,
+        'curl -sSf -o "$scratch/image" "$url" && qemu-img convert -f qcow2 -O raw "$scratch/image" "$target"',
+      ),
+      needs: ['curl', 'qemu-img'],
+    },
+    // With more than one request at a time its curl driver (7.2 with libcurl 7.88) waits for ever.
+    convert('qemu-img -m 1 from URL', 'qemu-img convert -m 1 -f qcow2 -O raw "$url" "$target"'),
+    {
+      ...convert(
+        'nbdkit-curl, qemu-img',
+        `nbdkit -U - curl url="$url" --run 'qemu-img convert -m 16 -f qcow2 -O raw "$uri" "$target"'`,
+      ),
+      needs: ['nbdkit', 'qemu-img'],
+    },
+  ];
+}
+
+/** Why a candidate cannot run here, or undefined. */
+export function missing(candidate: Candidate): string | undefined {
+  const tool = candidate.needs.find((name) => spawnSync('bash', ['-c', `command -v ${name}`]).status !== 0);
+  if (tool) return `${tool} is not installed`;
+  if (candidate.script.includes('-O raw "$url"') && !qemuReadsHttp()) {
+    return 'qemu-img has no driver for http (Debian: qemu-block-extra)';
+  }
+  if (candidate.script.startsWith('nbdkit') && spawnSync('nbdkit', ['curl', '--dump-plugin']).status !== 0) {
+    return 'nbdkit has no curl plugin';
+  }
+  return undefined;
+}
+
+/** Port 9 (discard) answers nobody; without the driver qemu-img does not even try. */
+function qemuReadsHttp(): boolean {
+  const { stderr } = spawnSync('qemu-img', ['info', 'http://127.0.0.1:9/'], { encoding: 'utf8' });
+  return !/Unknown (protocol|driver)/.test(stderr);
+}
+
+/** The command line for `measure`. */
+export function commandOf(
+  candidate: Candidate,
+  row: Row,
+  places: { url: string; directory: string; payload: string; target: string; scratch: string },
+): string[] {
+  const variables = {
+    url: `${places.url}/${FILES[row]}`,
+    file: `${places.directory}/${FILES[row]}`,
+    payload: places.payload,
+    target: places.target,
+    scratch: places.scratch,
+  };
+  const assignments = Object.entries(variables).map(([name, value]) => `${name}=${value}`);
+  return ['env', ...assignments, 'bash', '-c', `set -o pipefail; ${candidate.script}`];
+}
