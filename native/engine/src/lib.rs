@@ -9,4 +9,7 @@ pub mod foreign;
 pub mod formats;
 pub mod journal;
 pub mod limits;
+pub mod mark;
 pub mod sniff;
+pub mod targets;
+pub mod zeros;
