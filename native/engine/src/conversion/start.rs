@@ -70,13 +70,13 @@ enum Past {
     Finishing(Finishing),
 }
 
+/// A device must hold the whole disk. A file may be longer than what is free, because holes cost nothing.
 fn expect_room(disk: Option<u64>, target: &dyn Target) -> Result<()> {
     let facts = target.facts();
     match disk {
-        Some(disk) if disk > facts.capacity && facts.kind != Kind::Null => {
-            let message = format!("the disk needs {disk} bytes, the target has {}", facts.capacity);
-            let code = if facts.kind == Kind::Block { Code::TooLarge } else { Code::NoSpace };
-            Err(Error::new(code, Stage::Target, message))
+        Some(disk) if disk > facts.capacity && facts.kind == Kind::Block => {
+            let message = format!("the disk needs {disk} bytes, the device has {}", facts.capacity);
+            Err(Error::new(Code::TooLarge, Stage::Target, message))
         }
         _ => Ok(()),
     }
@@ -213,7 +213,7 @@ pub fn start(target: Arc<dyn Target>, o: Options) -> Result<Conversion> {
     let journal = Arc::new(Mutex::new(journal));
     let head_only = matches!(past, Past::Finishing(_));
     let small = disk.is_some_and(|length| tail_start(length) <= HELD);
-    let capacity = target.facts().capacity;
+    let capacity = if is_block { target.facts().capacity } else { o.limits.virtual_size };
 
     let decoder = Decoder {
         input: Arc::clone(&input),
