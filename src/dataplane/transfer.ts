@@ -219,7 +219,7 @@ function admit(options: TransferOptions, target: NativeTarget, identity: Identit
     }
     throw new FerryError(
       `${options.target} holds an unfinished transfer of ${found?.name ?? 'another source'}: run that command again to go on, give --fresh to drop it, or see \`diskferry inspect ${options.target}\``,
-      { code: 'BAD_SPEC', stage: 'target' },
+      { code: 'CHANGED', stage: 'target' },
     );
   }
   if (options.force) return false;

@@ -70,13 +70,19 @@ enum Past {
     Finishing(Finishing),
 }
 
-/// A device must hold the whole disk. A file may be longer than what is free, because holes cost nothing.
-fn expect_room(disk: Option<u64>, target: &dyn Target) -> Result<()> {
+/// A file may be longer than its file system has room for: what is zero takes none. Unless all is to be reserved,
+/// only writing tells whether it fits.
+fn expect_room(disk: Option<u64>, preallocate: bool, target: &dyn Target) -> Result<()> {
     let facts = target.facts();
+    let code = match facts.kind {
+        Kind::Block => Code::TooLarge,
+        Kind::File if preallocate => Code::NoSpace,
+        Kind::File | Kind::Null => return Ok(()),
+    };
     match disk {
-        Some(disk) if disk > facts.capacity && facts.kind == Kind::Block => {
-            let message = format!("the disk needs {disk} bytes, the device has {}", facts.capacity);
-            Err(Error::new(Code::TooLarge, Stage::Target, message))
+        Some(disk) if disk > facts.capacity => {
+            let message = format!("the disk needs {disk} bytes, the target has {}", facts.capacity);
+            Err(Error::new(code, Stage::Target, message))
         }
         _ => Ok(()),
     }
@@ -146,7 +152,7 @@ pub fn start(target: Arc<dyn Target>, o: Options) -> Result<Conversion> {
         let what = format!("the image needs {image} bytes, --size gives the disk {size}");
         return Err(Error::new(Code::TooLarge, Stage::Plan, what));
     }
-    expect_room(o.size.or(image_length), &*target)?;
+    expect_room(o.size.or(image_length), o.preallocate, &*target)?;
 
     let key = Key::new(o.key);
     let is_block = target.facts().kind == Kind::Block;
@@ -213,7 +219,8 @@ pub fn start(target: Arc<dyn Target>, o: Options) -> Result<Conversion> {
     let journal = Arc::new(Mutex::new(journal));
     let head_only = matches!(past, Past::Finishing(_));
     let small = disk.is_some_and(|length| tail_start(length) <= HELD);
-    let capacity = if is_block { target.facts().capacity } else { o.limits.virtual_size };
+    // Zeros take no room in a file: how long it may become is not bounded by what is free.
+    let capacity = if target.facts().kind == Kind::File { o.limits.virtual_size } else { target.facts().capacity };
 
     let decoder = Decoder {
         input: Arc::clone(&input),
