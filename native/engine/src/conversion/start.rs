@@ -27,10 +27,12 @@ use super::shared::{Counters, Shared};
 use super::worker::{self, Sinkhole};
 use super::{Conversion, Options, Way};
 
-/// Input slabs: what the transport may be ahead, and what jobs on plain images hold.
-const INPUT_SLABS: usize = 10;
+/// Input slabs of a plain image: what the transport may be ahead, and what jobs hold until they are written.
+const PLAIN_SLABS: usize = 10;
+/// Input slabs in front of a codec, which lets go of them at once.
+const CODED_SLABS: usize = 4;
 /// Slabs of decoded bytes on their way to the workers.
-const OUTPUT_SLABS: usize = 8;
+const OUTPUT_SLABS: usize = 6;
 /// Groups of the disk digest that are open at once: 8 MiB of memory, 16 GiB of disk in any order.
 const OPEN_GROUPS: usize = 256;
 /// Room at the beginning of a device that is cleared beyond the head: LUKS2 keeps its second header, and VMFS its
@@ -210,8 +212,9 @@ pub fn start(target: Arc<dyn Target>, o: Options) -> Result<Conversion> {
         hasher = Hasher::replay(c.hash_offset, state.clone(), sha512);
     }
 
+    let slabs = if o.sniffed.codecs.is_empty() { PLAIN_SLABS } else { CODED_SLABS };
     let jobs = Arc::new(Jobs::new(Arc::clone(&shared)));
-    let input = Arc::new(Input::new(INPUT_SLABS, Arc::clone(&shared)));
+    let input = Arc::new(Input::new(slabs, Arc::clone(&shared)));
     let requests = Arc::new(Requests::default());
     let durable = Arc::new(Durable::default());
     let (notes, note_receiver) = mpsc::channel();
