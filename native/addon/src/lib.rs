@@ -304,7 +304,8 @@ pub fn open_target(env: &Env, spec: TargetSpec) -> napi::Result<Object<'static>>
             Recovered::Nothing
         };
         let foreign = facts.foreign.clone();
-        let marked = if facts.kind == Kind::File { mark::read(&path) } else { None };
+        let free = matches!(recovered, Recovered::Nothing);
+        let marked = if facts.kind == Kind::File && free { mark::read(&path, &*target) } else { None };
         Ok(NativeTarget { path, key, target: Mutex::new(Some(target)), facts, foreign, recovered, marked })
     })
 }
@@ -369,9 +370,6 @@ pub struct Report {
 #[napi]
 pub struct Conversion {
     inner: Arc<conversion::Conversion>,
-    path: PathBuf,
-    identity: String,
-    file: bool,
     /// Calls waiting for room; guards the list.
     waiting: Arc<Mutex<Vec<Deferred<()>>>>,
 }
@@ -386,7 +384,8 @@ pub fn start_conversion(env: &Env, target: &NativeTarget, init: ConversionInit) 
     let options = conversion::Options {
         sniffed,
         key: target.key,
-        identity: init.identity.clone(),
+        identity: init.identity,
+        marked: (target.facts.kind == Kind::File).then(|| target.path.clone()),
         way,
         source_length,
         seekable: init.seekable,
@@ -400,11 +399,7 @@ pub fn start_conversion(env: &Env, target: &NativeTarget, init: ConversionInit) 
         limits,
         failpoint: init.failpoint,
     };
-    let (path, identity, file) = (target.path.clone(), init.identity, target.facts.kind == Kind::File);
     settle(env, "start", move || {
-        if file {
-            mark::clear(&path);
-        }
         let inner = Arc::new(conversion::Conversion::start(opened, options)?);
         let waiting: Arc<Mutex<Vec<Deferred<()>>>> = Arc::default();
         let wake = Arc::clone(&waiting);
@@ -413,7 +408,7 @@ pub fn start_conversion(env: &Env, target: &NativeTarget, init: ConversionInit) 
                 deferred.resolve(Box::new(|_| Ok(())));
             }
         }));
-        Ok(Conversion { inner, path, identity, file, waiting })
+        Ok(Conversion { inner, waiting })
     })
 }
 
@@ -488,13 +483,8 @@ impl Conversion {
     #[napi(catch_unwind)]
     pub fn finish(&self, env: &Env) -> napi::Result<Object<'static>> {
         let inner = Arc::clone(&self.inner);
-        let (path, identity, file) = (self.path.clone(), self.identity.clone(), self.file);
         settle(env, "finish", move || {
             let r = inner.finish()?;
-            if file {
-                // A file system without extended attributes keeps no mark; the disk is whole all the same.
-                let _ = mark::write(&path, &identity, r.disk_digest);
-            }
             Ok(Report {
                 virtual_size: r.virtual_size as f64,
                 source_bytes: r.source_bytes as f64,

@@ -126,7 +126,7 @@ impl Target for Forgetful {
         Ok(())
     }
     fn data_ranges(&self, from: u64, to: u64) -> Result<Vec<Range<u64>>> {
-        Ok(vec![from..to])
+        Ok(std::iter::once(from..to).collect())
     }
     fn drop_cache(&self, _at: u64, _len: u64) {}
 }
@@ -137,6 +137,7 @@ fn options(source: &[u8], resume: bool) -> Options {
     Options {
         sniffed: sniff::sniff(&source[..MIB], length, &limits),
         key: KEY,
+        marked: None,
         identity: "{\"name\":\"test\"}".to_owned(),
         way: Way::Stream,
         source_length: length,

@@ -20,10 +20,10 @@ use super::requests::Requests;
 use super::shared::{Counters, Shared};
 
 /// A checkpoint is begun after this many source bytes or this long, whichever comes first ...
-const CHECKPOINT_BYTES: u64 = 48 << 20;
+const CHECKPOINT_BYTES: u64 = 32 << 20;
 const CHECKPOINT_TIME: Duration = Duration::from_secs(1);
 /// ... and the decoder waits rather than let a kill cost more than this (128 MiB less what is in flight).
-const MOST_AT_RISK: u64 = 96 << 20;
+const MOST_AT_RISK: u64 = 64 << 20;
 
 /// Barriers of one transfer.
 pub struct Barriers {

@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use crate::digest::{self, LEAF, leaf_hash};
 use crate::error::{Code, Error, Result, Stage};
 use crate::journal::{self, Finishing, Journal};
+use crate::mark;
 use crate::targets::{Kind, Target};
 
 use super::checkpoint::Note;
@@ -175,7 +176,7 @@ impl Done {
         if let Some(journal) = journal.take() {
             let failpoint = self.options.failpoint.clone();
             let step = |name: &'static str| fail(failpoint.as_deref(), name);
-            let cut = || if kind == Kind::File { target.set_length(length) } else { Ok(()) };
+            let cut = || self.last_but_one(&*target, length, disk_digest);
             let sector = target.facts().logical_block as usize;
             step("finish-data");
             if tail_start(length) <= HELD {
@@ -196,7 +197,27 @@ impl Done {
                 journal.finish(finishing, &head, tail_at, &tail, sector, &cut, &step)?;
             }
         }
+        self.mark(disk_digest);
         Ok(report)
+    }
+
+    /// Everything is in place but what commits the disk: a file gets its length and the announcement of its mark.
+    fn last_but_one(&self, target: &dyn Target, length: u64, disk_digest: [u8; 32]) -> Result<()> {
+        if target.facts().kind == Kind::File {
+            target.set_length(length)?;
+        }
+        if let Some(path) = &self.options.marked {
+            // A file system without extended attributes keeps no mark; the disk is whole all the same.
+            let _ = mark::announce(path, &self.options.identity, disk_digest, length);
+        }
+        Ok(())
+    }
+
+    fn mark(&self, disk_digest: [u8; 32]) {
+        if let Some(path) = &self.options.marked {
+            // As above.
+            let _ = mark::write(path, &self.options.identity, disk_digest);
+        }
     }
 
     fn finish_again(&self, journal: &mut Option<Journal>) -> Result<Report> {
@@ -211,11 +232,11 @@ impl Done {
         }
         let (head, _, _) = self.to.ends.take();
         let journal = journal.take().ok_or_else(Error::aborted)?;
-        let is_file = target.facts().kind == Kind::File;
-        let cut = || if is_file { target.set_length(length) } else { Ok(()) };
+        let cut = || self.last_but_one(&*target, length, f.disk_digest);
         let failpoint = self.options.failpoint.clone();
         let sector = target.facts().logical_block as usize;
         journal.finish_again(&head, sector, &cut, &|step| fail(failpoint.as_deref(), step))?;
+        self.mark(f.disk_digest);
         Ok(Report {
             virtual_size: length,
             source_bytes: self.shared.counters.source.load(Ordering::Relaxed),
@@ -280,7 +301,8 @@ impl Done {
 /// Takes the checkpoints away when what was written before them may be wrong, so that the next run begins anew and
 /// does not fail for ever. The record that this is an unfinished transfer of ours stays.
 fn void(shared: &Shared, identity: &str, journal: Option<&Journal>) {
-    let wrong = shared.failure().is_some_and(|e| matches!(e.code, Code::Corrupt | Code::DigestMismatch | Code::Changed));
+    let wrong =
+        shared.failure().is_some_and(|e| matches!(e.code, Code::Corrupt | Code::DigestMismatch | Code::Changed));
     let Some(journal) = journal.filter(|journal| wrong && journal.ensure_ours().is_ok()) else { return };
     // The failure itself is what people are told; a journal that cannot be written is no worse than an old one.
     let _ = journal.begin_again(identity);

@@ -63,6 +63,8 @@ pub struct Options {
     pub key: [u8; 32],
     /// JSON of the caller that identifies source and options.
     pub identity: String,
+    /// Path of a file that is to be marked as finished.
+    pub marked: Option<std::path::PathBuf>,
     pub way: Way,
     pub source_length: Option<u64>,
     /// The source honours ranges.

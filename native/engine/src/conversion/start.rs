@@ -9,6 +9,7 @@ use crate::formats::Format;
 use crate::formats::qcow2::{self, Qcow2};
 use crate::formats::raw::Raw;
 use crate::journal::{Checkpoint, Finishing, Journal, Key, Recovered, Store, ZeroKnown};
+use crate::mark;
 use crate::sniff::FormatKind;
 use crate::targets::{Kind, Target};
 
@@ -156,6 +157,9 @@ pub fn start(target: Arc<dyn Target>, o: Options) -> Result<Conversion> {
     }
     expect_room(o.size.or(image_length), o.preallocate, &*target)?;
 
+    if let Some(path) = &o.marked {
+        mark::clear(path);
+    }
     let key = Key::new(o.key);
     let is_block = target.facts().kind == Kind::Block;
     let (journal, past, zeroed) = open_journal(&target, &key, &o)?;
