@@ -129,7 +129,7 @@ test('of a device: the disk alone, however long the device is', async () => {
 test.each(['raw', 'qcow2', 'packed', 'gz', 'xz', 'stdin'])(
   'after resumes: %s',
   async (kind) => {
-    const length = 200 * MiB;
+    const length = 96 * MiB;
     const raw = at('www/resumed.raw');
     if (!(await stat(raw).catch(() => undefined))) await rawDisk(raw, length, { run: MiB, zeros: 0.3 });
     if (kind === 'qcow2' || kind === 'packed')
@@ -138,9 +138,9 @@ test.each(['raw', 'qcow2', 'packed', 'gz', 'xz', 'stdin'])(
     if (kind === 'xz') await shell(`xz -0 -T2 --block-size=4MiB -c ${raw} > ${at('www/resumed.xz')}`);
     const name = kind === 'stdin' ? 'raw' : kind;
     const target = at(`resumed-${kind}.img`);
-    const args = [kind === 'stdin' ? '-' : `${server.url}/resumed.${name}`, target, '--rate', '40MB/s'];
+    const args = [kind === 'stdin' ? '-' : `${server.url}/resumed.${name}`, target, '--rate', '8MB/s'];
     const input = () => (kind === 'stdin' ? { stdin: createReadStream(raw) } : {});
-    for (const wait of [2900, 2700]) {
+    for (const wait of [2400, 2200]) {
       const run = program.start(['import', ...args, '--progress', 'none'], input());
       await sleep(wait);
       run.child.kill('SIGKILL');

@@ -10,7 +10,7 @@ import { bootableDisk, difference, MiB, qcow2, randomly, shell } from '../suppor
 import { type TempDir, tempdir } from '../support/tempdir.ts';
 import { tool } from '../support/tools.ts';
 
-const KILLS = Number(process.env.KILLS ?? 6);
+const KILLS = Number(process.env.KILLS ?? 3);
 /** What a kill may cost at most, in bytes of the source: one checkpoint's worth. */
 const COST = 128 * MiB;
 /** With --rate 20MB/s a checkpoint comes every 2 s and takes a moment. */

@@ -20,10 +20,11 @@ use super::requests::Requests;
 use super::shared::{Counters, Shared};
 
 /// A checkpoint is begun after this many source bytes or this long, whichever comes first ...
-const CHECKPOINT_BYTES: u64 = 32 << 20;
+const CHECKPOINT_BYTES: u64 = 16 << 20;
 const CHECKPOINT_TIME: Duration = Duration::from_secs(1);
-/// ... and the decoder waits rather than let a kill cost more than this (128 MiB less what is in flight).
-const MOST_AT_RISK: u64 = 64 << 20;
+/// ... and the decoder waits rather than run further than this ahead of the last durable one: with what the transport and
+/// the kernel's socket buffers hold (32 MiB by default, tcp(7)), a kill costs less than 128 MiB of the source.
+const MOST_AT_RISK: u64 = 40 << 20;
 
 /// Barriers of one transfer.
 pub struct Barriers {
@@ -35,19 +36,44 @@ pub struct Barriers {
     next: u64,
     last_at: Instant,
     last_source: u64,
-    /// Source offsets of barriers that are not durable yet.
-    open: Vec<(u64, u64)>,
+    /// The barrier that is not durable yet, and its source offset. One at a time: the next one covers more.
+    open: Option<(u64, u64)>,
+    /// Source offset of the last durable barrier.
+    durable_at: u64,
 }
 
 impl Barriers {
     pub fn new(notes: Sender<Note>, durable: Arc<Durable>, shared: Arc<Shared>, enabled: bool) -> Self {
-        Self { notes, durable, shared, enabled, next: 0, last_at: Instant::now(), last_source: 0, open: Vec::new() }
+        let last_at = Instant::now();
+        Self { notes, durable, shared, enabled, next: 0, last_at, last_source: 0, open: None, durable_at: 0 }
     }
 
-    fn due(&self, source: u64) -> bool {
-        self.enabled
+    fn retire(&mut self) {
+        if let Some((number, offset)) = self.open
+            && self.durable.count() > number
+        {
+            self.durable_at = offset;
+            self.open = None;
+        }
+    }
+
+    /// Whether a checkpoint is to be begun at this source offset. Waits when too much would be lost by a kill.
+    fn due(&mut self, source: u64) -> Result<bool> {
+        if !self.enabled {
+            return Ok(false);
+        }
+        self.retire();
+        if let Some((number, _)) = self.open
+            && source.saturating_sub(self.durable_at) > MOST_AT_RISK
+        {
+            let began = Instant::now();
+            self.durable.wait_for(number + 1, &self.shared)?;
+            Counters::since(&self.shared.counters.decode_blocked_ns, began);
+            self.retire();
+        }
+        Ok(self.open.is_none()
             && (source.saturating_sub(self.last_source) >= CHECKPOINT_BYTES
-                || self.last_at.elapsed() >= CHECKPOINT_TIME)
+                || self.last_at.elapsed() >= CHECKPOINT_TIME))
     }
 
     /// A restart point is wanted a little before the checkpoint that will use it.
@@ -65,21 +91,11 @@ impl Barriers {
         at: (u64, Option<Restart>, u64),
     ) -> Result<()> {
         queue.settle()?;
-        let done = self.durable.count();
-        self.open.retain(|(number, _)| *number >= done);
-        while let Some((number, offset)) = self.open.first().copied()
-            && source.saturating_sub(offset) > MOST_AT_RISK
-        {
-            let began = Instant::now();
-            self.durable.wait_for(number + 1, &self.shared)?;
-            Counters::since(&self.shared.counters.decode_blocked_ns, began);
-            self.open.remove(0);
-        }
         let number = self.next;
         self.next += 1;
         self.last_at = Instant::now();
         self.last_source = source;
-        self.open.push((number, source));
+        self.open = Some((number, source));
         let (watermark, restart, written_to) = at;
         // Closed channels mean that the conversion has failed; the next check says so.
         let _ = feed.send(Feed::Barrier(number));
@@ -205,7 +221,7 @@ impl Decoder {
     }
 
     fn plain_barrier(&mut self, end: u64) -> Result<()> {
-        if !self.barriers.due(end) {
+        if !self.barriers.due(end)? {
             return Ok(());
         }
         let queued = if self.format.in_disk_order() { self.queue.queued_to() } else { u64::MAX };
@@ -347,7 +363,7 @@ impl Output<'_> {
         {
             self.usable = self.offered.take();
         }
-        if !self.barriers.due(self.source) {
+        if !self.barriers.due(self.source)? {
             return Ok(());
         }
         let restart = if raw { self.usable.clone() } else { None };
