@@ -1,0 +1,10 @@
+//! What the fuzz targets check; each target is one line that calls one of these.
+
+pub mod codec;
+pub mod digest;
+pub mod image;
+pub mod journal;
+pub mod memory;
+pub mod patches;
+pub mod random;
+pub mod repair;
