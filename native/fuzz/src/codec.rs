@@ -145,7 +145,8 @@ fn straight_and_resumed(kind: Kind, input: &[u8]) {
 /// The input is a restart of `kind` that was damaged or made up, and what follows it: anything may come of it but a
 /// panic or memory beyond the bound. First byte: the kind; three bytes: lengths of the state (2) and offsets (1).
 pub fn check_restart(input: &[u8]) {
-    let Some(([kind, low, high, offset], rest)) = input.split_first_chunk::<4>().map(|(head, rest)| (*head, rest)) else {
+    let Some(([kind, low, high, offset], rest)) = input.split_first_chunk::<4>().map(|(head, rest)| (*head, rest))
+    else {
         return;
     };
     let kind = Kind::ALL[usize::from(kind) % Kind::ALL.len()];

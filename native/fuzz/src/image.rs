@@ -19,6 +19,10 @@ const DATA: u64 = 64 << 20;
 /// Rounds of `wants` after which an image of this size must have come to its end.
 const ROUNDS: usize = 2_000;
 const PIECE: usize = 64 << 10;
+/// Compressed clusters are sized in sectors (docs/interop/qcow2.txt, "Compressed Clusters Descriptor").
+const SECTOR: u64 = 512;
+/// The offset in a refcount table entry, without bits that are reserved (docs/interop/qcow2.txt).
+const OFFSET: u64 = 0x00ff_ffff_ffff_fe00;
 /// What a decoder of these limits may allocate: hold-back, map, tables, and copies of what it delivers.
 const BOUND: usize = 24 << 20;
 
@@ -42,9 +46,50 @@ struct Checked<'a> {
     bytes: u64,
     /// No data from below it may come any more: a checkpoint could have been taken there.
     floor: u64,
+    /// Start → end of what was taken from the file; disjoint.
+    taken: BTreeMap<u64, u64>,
+    /// Two parts of the disk came from the same bytes, or one from a refcount block: it may come from below the floor.
+    shared: bool,
 }
 
-impl Checked<'_> {
+impl<'a> Checked<'a> {
+    fn new(file: &'a [u8], header: &Header) -> Self {
+        let mut new = Self {
+            file,
+            size: header.size,
+            cluster: header.cluster_size(),
+            covered: BTreeMap::new(),
+            calls: 0,
+            bytes: 0,
+            floor: 0,
+            taken: BTreeMap::new(),
+            shared: false,
+        };
+        // Refcount blocks hold nothing of the disk in any sound image; in order their bytes are not kept.
+        let table = header.refcount_range();
+        let table = usize::try_from(table.start).ok().and_then(|start| file.get(start..)).unwrap_or(&[]);
+        for entry in table.as_chunks::<8>().0.iter().take((header.refcount_table_length / 8) as usize) {
+            let block = u64::from_be_bytes(*entry) & OFFSET;
+            if block.is_multiple_of(new.cluster) && (block as usize) < file.len() {
+                new.taken.insert(block, block + new.cluster);
+            }
+        }
+        new
+    }
+
+    /// `reach`: bytes from `origin` on that no other part of the disk should have.
+    fn take(&mut self, origin: u64, reach: u64) {
+        let (mut start, mut end) = (origin, origin + reach);
+        while let Some((&first, &last)) = self.taken.range(..end).next_back()
+            && last > start
+        {
+            self.shared = true;
+            self.taken.remove(&first);
+            (start, end) = (start.min(first), end.max(last));
+        }
+        self.taken.insert(start, end);
+    }
+
     fn cover(&mut self, at: u64, len: u64, from: From) -> Result<()> {
         assert!(len > 0, "nothing was written at {at}");
         let end = at.checked_add(len).expect("an offset of the disk overflows");
@@ -58,7 +103,11 @@ impl Checked<'_> {
     }
 
     fn from_file(&self, origin: u64, bytes: &[u8]) {
-        assert!(origin >= self.floor, "data came from {origin}, a checkpoint could stand at {}", self.floor);
+        assert!(
+            self.shared || origin >= self.floor,
+            "data came from {origin}, a checkpoint could stand at {}",
+            self.floor
+        );
         let found = usize::try_from(origin).ok().and_then(|at| self.file.get(at..at.checked_add(bytes.len())?));
         assert!(found == Some(bytes), "what was given as {} bytes of the file at {origin} is not", bytes.len());
     }
@@ -66,12 +115,16 @@ impl Checked<'_> {
 
 impl Disk for Checked<'_> {
     fn data(&mut self, at: u64, origin: u64, bytes: Bytes) -> Result<()> {
+        self.take(origin, bytes.len() as u64);
         self.from_file(origin, &bytes);
         self.bytes += bytes.len() as u64;
         self.cover(at, bytes.len() as u64, From::Data(origin))
     }
 
     fn packed(&mut self, at: u64, len: usize, origin: u64, _how: Packing, bytes: Bytes) -> Result<()> {
+        // Another one may begin in its last sector.
+        let last = (origin + bytes.len() as u64 - 1) / SECTOR * SECTOR;
+        self.take(origin, last.saturating_sub(origin).max(1));
         self.from_file(origin, &bytes);
         assert_eq!(len as u64, self.cluster, "a compressed cluster of another size");
         assert!(at.is_multiple_of(self.cluster), "a compressed cluster at {at}");
@@ -99,8 +152,8 @@ fn feed(
     for piece in random.pieces(&disk.file[start as usize..end as usize], PIECE) {
         format.take(at, &Bytes::copy_of(piece), disk)?;
         at += piece.len() as u64;
-        if let (true, Some(pinned)) = (in_order, Some(format.pinned().unwrap_or(at).min(at))) {
-            disk.floor = disk.floor.max(pinned);
+        if in_order {
+            disk.floor = disk.floor.max(format.pinned().unwrap_or(at).min(at));
         }
         if format.turned() {
             return Ok(false);
@@ -109,13 +162,12 @@ fn feed(
     Ok(true)
 }
 
-fn run(format: &mut Qcow2, disk: &mut Checked, random: &mut Random, known: bool, resumed: bool) -> Result<()> {
+fn run(format: &mut Qcow2, disk: &mut Checked, random: &mut Random, resumed: bool) -> Result<()> {
     let mut in_order = true;
     for _ in 0..ROUNDS {
         match format.wants()? {
             Wants::Nothing => {
-                let length = disk.file.len() as u64;
-                return format.finish(known.then_some(length).or(Some(length)), disk);
+                return format.finish(Some(disk.file.len() as u64), disk);
             }
             Wants::Rest(from) => {
                 feed(format, disk, from..u64::MAX, random, in_order && !resumed)?;
@@ -139,6 +191,7 @@ fn run(format: &mut Qcow2, disk: &mut Checked, random: &mut Random, known: bool,
 struct Outcome {
     result: Result<()>,
     covered: Vec<(u64, u64, From)>,
+    shared: bool,
 }
 
 /// One way through the image. None when its header is refused.
@@ -148,12 +201,14 @@ fn decode(file: &[u8], metadata_first: bool, choose: &mut Random) -> Option<Outc
         map: [0, 4 << 10, 1 << 20][choose.below(3) as usize],
         ..Limits::default()
     };
-    let known = !choose.one_in(4);
+    let seekable = metadata_first || choose.one_in(2);
+    // Who gives ranges tells the length too.
+    let known = seekable || choose.one_in(2);
     let file_length = known.then_some(file.len() as u64);
     let head = &file[..file.len().min(1 << 20)];
     let header = Header::parse(head, file_length, &limits).ok()?;
     assert!(header.size <= limits.virtual_size);
-    let (size, cluster) = (header.size, header.cluster_size());
+    let size = header.size;
     let resumed = choose.one_in(4);
     let mut held = Vec::new();
     if resumed {
@@ -164,7 +219,7 @@ fn decode(file: &[u8], metadata_first: bool, choose: &mut Random) -> Option<Outc
     }
     let options = Options {
         file_length,
-        seekable: metadata_first || choose.one_in(2),
+        seekable,
         metadata_first,
         whole: choose.one_in(2),
         from: resumed.then(|| choose.below(file.len() as u64 + 1)),
@@ -172,10 +227,10 @@ fn decode(file: &[u8], metadata_first: bool, choose: &mut Random) -> Option<Outc
         limits,
         spill: None,
     };
-    let mut disk = Checked { file, size, cluster, covered: BTreeMap::new(), calls: 0, bytes: 0, floor: 0 };
+    let mut disk = Checked::new(file, &header);
     let result = memory::within(BOUND, || {
         let mut format = Qcow2::new(header, options)?;
-        run(&mut format, &mut disk, choose, known, resumed)
+        run(&mut format, &mut disk, choose, resumed)
     });
     if result.is_ok() && !resumed {
         let covered: u64 = disk.covered.iter().map(|(start, (end, _))| end - start).sum();
@@ -185,7 +240,7 @@ fn decode(file: &[u8], metadata_first: bool, choose: &mut Random) -> Option<Outc
     if resumed {
         return None;
     }
-    Some(Outcome { result, covered: joined(disk.covered) })
+    Some(Outcome { result, covered: joined(disk.covered), shared: disk.shared })
 }
 
 /// Neighbours that were only cut differently are joined.
@@ -207,7 +262,50 @@ fn joined(covered: BTreeMap<u64, (u64, From)>) -> Vec<(u64, u64, From)> {
 
 /// The image arrives in order; where the decoder turns, it gets the ranges that it asks for.
 pub fn check_in_order(file: &[u8]) {
-    decode(file, false, &mut Random::of(file));
+    let mut choose = Random::of(file);
+    if let Some(whole) = decode(file, false, &mut choose)
+        && whole.result.is_ok()
+        && !whole.shared
+    {
+        check_cut(file, &whole, &mut choose);
+    }
+}
+
+/// The transfer is cut anywhere on its first pass, and goes on from the watermark that it had reached: what was
+/// written before and what is written then is the whole disk.
+fn check_cut(file: &[u8], whole: &Outcome, choose: &mut Random) {
+    let limits = Limits::default();
+    let file_length = Some(file.len() as u64);
+    let Ok(header) = Header::parse(&file[..file.len().min(1 << 20)], file_length, &limits) else { return };
+    let options = Options { file_length, seekable: true, limits, ..Options::default() };
+    let mut before = Checked::new(file, &header);
+    let Ok(mut format) = Qcow2::new(header.clone(), options.clone()) else { return };
+    let cut = choose.below(file.len() as u64 + 1);
+    if format.wants().is_err() || !feed(&mut format, &mut before, 0..cut, choose, true).is_ok_and(|whole| whole) {
+        return;
+    }
+    let watermark = format.pinned().unwrap_or(cut).min(cut);
+
+    let mut after = Checked::new(file, &header);
+    let options = Options { from: Some(watermark), metadata_first: true, ..options };
+    let result = memory::within(BOUND, || run(&mut Qcow2::new(header, options)?, &mut after, choose, true));
+    assert!(result.is_ok(), "cut at {cut}, watermark {watermark}: {result:?}, {:?} at once", whole.result);
+    let written = |from: From, start: u64, end: u64| match from {
+        // What the engine recognises as written before, it does not write again.
+        From::Data(origin) => (start + watermark.saturating_sub(origin).min(end - start))..end,
+        From::Packed(origin) if origin < watermark => end..end,
+        _ => start..end,
+    };
+    let first = before.covered.iter().map(|(start, (end, _))| *start..*end);
+    let second = after.covered.iter().map(|(start, (end, from))| written(*from, *start, *end));
+    let mut all: Vec<Range<u64>> = first.chain(second).collect();
+    all.sort_unstable_by_key(|range| range.start);
+    let mut reached = 0;
+    for range in all.into_iter().filter(|range| !range.is_empty()) {
+        assert!(range.start <= reached, "cut at {cut}, watermark {watermark}: [{reached}, {}) is missing", range.start);
+        reached = reached.max(range.end);
+    }
+    assert_eq!(reached, after.size, "cut at {cut}, watermark {watermark}: the end is missing");
 }
 
 /// The tables first, then the data; and the same disk as in order.
