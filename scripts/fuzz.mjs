@@ -9,7 +9,7 @@
 import { spawn, spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync, statSync } from 'node:fs';
 import { availableParallelism, homedir } from 'node:os';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { environment } from './toolchain.mjs';
 
@@ -72,7 +72,7 @@ function build(target) {
 
 /** Runs libFuzzer; what it prints is passed on, its last figures are returned. */
 function run(target, args) {
-  return new Promise((resolve) => {
+  return new Promise((done) => {
     const limits = [`-malloc_limit_mb=${ALLOCATION_MB}`, `-rss_limit_mb=${PROCESS_MB}`, `-timeout=${HANG_SECONDS}`];
     const all = ['fuzz', 'run', target, ...args, `-max_len=${INPUT[target]}`, ...limits];
     const child = spawn('cargo', all, { cwd: fuzz, env: variables(), stdio: ['ignore', 'inherit', 'pipe'] });
@@ -90,7 +90,7 @@ function run(target, args) {
       }
     });
     child.on('error', (error) => give(`cargo cannot be run: ${error.message}`));
-    child.on('close', (code) => resolve({ ...figures, code: code ?? 1 }));
+    child.on('close', (code) => done({ ...figures, code: code ?? 1 }));
   });
 }
 
@@ -111,7 +111,7 @@ for (const target of only ? [only] : Object.keys(INPUT)) {
   const grown = join(cache, 'fuzz', target);
   mkdirSync(grown, { recursive: true });
   const timed = [grown, join('corpus', target), '--', `-max_total_time=${seconds}`, '-print_final_stats=1'];
-  const figures = await run(target, seconds === undefined ? [what, '--'] : timed);
+  const figures = await run(target, seconds === undefined ? [resolve(what), '--'] : timed);
   results.push({ target, found: findings(target, before), ...figures });
 }
 process.stdout.write(`\n${availableParallelism()} processors, at most ${ALLOCATION_MB} MiB an allocation\n`);
