@@ -33,7 +33,7 @@ const say = (line: string) => process.stderr.write(`${line}\n`);
 /** Makes the data, serves it, runs every candidate in turn, prints the tables. */
 async function bench(options: BenchOptions, signal: AbortSignal): Promise<void> {
   const about = aboutMachine(options);
-  const data = prepareData(options.cache, options.scale, say);
+  const data = prepareData(options.cache, options.scale, options.rows, say);
   await using stack = new AsyncDisposableStack();
   const networks = await openNetworks(options, data, stack, about);
   const all: Series[] = [];
@@ -66,6 +66,7 @@ async function runOnce(
   const place = clearWorkplace(join(options.cache, 'work'));
   const command = commandOf(candidate, series.row, { ...data, ...place, url: network.server.url });
   const result = await measure(command, place, signal, series.limit);
+  signal.throwIfAborted();
   series.runs.push(result);
   const within = series.limit === undefined ? '' : ` within ${series.limit / 1024 / 1024} MiB`;
   const end = result.status === 0 ? `${result.wall.toFixed(2)} s` : `failed (${result.status}): ${result.said}`;
@@ -177,5 +178,10 @@ if (options === 'help') {
   const stop = new AbortController();
   for (const name of ['SIGINT', 'SIGTERM'] as const)
     process.once(name, () => stop.abort(new Error(`stopped by ${name}`)));
-  await bench(options, stop.signal);
+  try {
+    await bench(options, stop.signal);
+  } catch (error) {
+    say(`bench: ${error instanceof Error ? error.message : error}`);
+    process.exitCode = 1;
+  }
 }

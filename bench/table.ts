@@ -22,7 +22,10 @@ export function report(
 }
 
 function dataTable(data: BenchData): string {
-  const rows = ROWS.map((row) => [row, FILES[row], mib(data.sizes[row])]);
+  const rows = ROWS.flatMap((row) => {
+    const size = data.sizes[row];
+    return size === undefined ? [] : [[row, FILES[row], mib(size)]];
+  });
   return `Disk: ${mib(data.virtualSize)} MiB, of which ${mib(data.allocated)} MiB are allocated.\n\n${table(['row', 'file', 'MiB'], rows)}`;
 }
 

@@ -3,7 +3,7 @@ import type { Limits } from './native.ts';
 /** The whole process, page cache counted, where nothing else is asked for: 160 MiB. */
 export const DEFAULT_MEMORY = 160 << 20;
 /** What Node, the transport and the engine's slabs need of it. */
-const BASE = 112 << 20;
+const BASE = 128 << 20;
 /** A decoder's window up to this size is within the default. */
 const WINDOW = 8 << 20;
 

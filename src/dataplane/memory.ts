@@ -2,10 +2,10 @@ import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 
 /**
- * Bytes received between two collections of the young generation. Measured over loopback (2 GB): 16 MiB keeps the
+ * Bytes received between two collections of the young generation. Measured over loopback (2 GB): it keeps the
  * socket buffers in the processor's cache and the process at two thirds of the memory; 4 MiB costs a tenth of the speed.
  */
-const EVERY = 16 * 1024 * 1024;
+const EVERY = 8 * 1024 * 1024;
 
 type Collect = (options: { type: 'minor' }) => void;
 

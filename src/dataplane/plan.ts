@@ -14,6 +14,8 @@ export interface PlanRequest {
   readonly digest: boolean;
   readonly way?: Way;
   readonly spill?: string;
+  /** All space of the disk is reserved at the start. */
+  readonly preallocate?: boolean;
 }
 
 export interface Plan {
@@ -83,17 +85,20 @@ function room(request: PlanRequest): Refusal | undefined {
     };
   }
   const disk = size ?? image;
-  if (target === undefined || target.kind === 'null' || disk === undefined || disk <= target.capacity) return undefined;
-  const device = target.kind === 'block';
-  // A sparse file may be longer than what is free: only an image that certainly does not fit is refused here.
-  if (!device && request.facts.length !== undefined && sniffed.codecs.length === 0 && sniffed.format !== 'raw') {
-    return undefined;
+  if (target === undefined || disk === undefined || disk <= target.capacity) return undefined;
+  if (target.kind === 'block') {
+    return {
+      code: 'TOO_LARGE',
+      stage: 'plan',
+      message: `the image needs ${disk} bytes, the device has ${target.capacity}; use a larger device`,
+    };
   }
-  if (!device) return undefined;
+  // Holes cost nothing, so a sparse file may be longer than what is free.
+  if (target.kind !== 'file' || request.preallocate !== true) return undefined;
   return {
-    code: 'TOO_LARGE',
+    code: 'NO_SPACE',
     stage: 'plan',
-    message: `the image needs ${disk} bytes, the device has ${target.capacity}; use a larger device`,
+    message: `--preallocate needs ${disk} bytes, the file system has ${target.capacity} free; free some, or leave holes`,
   };
 }
 

@@ -98,6 +98,8 @@ export async function transfer(
     const limits = decoderLimits(options.memory);
     const sniffed = engine.sniff(head, source.facts.length, limits);
     const decided = decide(options, source, sniffed, target.native);
+    const held = await heldDisk(options, target.native, sniffed);
+    if (held) return doneBefore(options, identity, held);
     const resume = admit(options, target.native, identity, log);
 
     const conversion = await engine.startConversion(target.native, {
@@ -129,6 +131,8 @@ export async function transfer(
     );
     meter.phase('moving');
     let report: Report;
+    const abort = (): void => void conversion.abort();
+    signal.addEventListener('abort', abort, { once: true });
     try {
       await feed(conversion, source, options.connections, signal);
       meter.phase('verifying');
@@ -136,6 +140,8 @@ export async function transfer(
     } catch (thrown) {
       await conversion.abort();
       throw thrown;
+    } finally {
+      signal.removeEventListener('abort', abort);
     }
     meter.phase('done');
     const seconds = (performance.now() - started) / 1000;
@@ -187,6 +193,7 @@ function decide(options: TransferOptions, source: Source, sniffed: Sniffed, targ
     sniffed,
     target: target.facts,
     digest: options.digest !== undefined,
+    preallocate: options.preallocate,
     ...(options.size === undefined ? {} : { size: options.size }),
     ...(options.way === undefined ? {} : { way: options.way }),
     ...(options.spill === undefined ? {} : { spill: options.spill }),
@@ -212,7 +219,7 @@ function admit(options: TransferOptions, target: NativeTarget, identity: Identit
     }
     throw new FerryError(
       `${options.target} holds an unfinished transfer of ${found?.name ?? 'another source'}: run that command again to go on, give --fresh to drop it, or see \`diskferry inspect ${options.target}\``,
-      { code: 'BAD_SPEC', stage: 'target' },
+      { code: 'CHANGED', stage: 'target' },
     );
   }
   if (options.force) return false;
@@ -246,6 +253,29 @@ function alreadyDone(options: TransferOptions, target: NativeTarget, identity: I
   if (options.diskDigest !== undefined && options.diskDigest !== recovered.diskDigest) return undefined;
   // Without a validator or a digest the source may have changed unseen.
   if (identity.validator === undefined && identity.digest === undefined) return undefined;
+  return doneBefore(options, identity, recovered);
+}
+
+/** A device keeps no trace of a finished transfer: with `--disk-digest` it is read and compared. */
+async function heldDisk(
+  options: TransferOptions,
+  target: NativeTarget,
+  sniffed: Sniffed,
+): Promise<{ diskDigest: string; virtualSize: number } | undefined> {
+  const { facts, recovered } = target;
+  const virtualSize = options.size ?? sniffed.virtualSize;
+  const { diskDigest } = options;
+  if (facts.kind !== 'block' || recovered.kind !== 'nothing' || options.force || options.fresh) return undefined;
+  if (facts.foreign === undefined || diskDigest === undefined || virtualSize === undefined) return undefined;
+  const found = await native().diskDigest(options.target, virtualSize, () => undefined);
+  return found.diskDigest === diskDigest ? { diskDigest, virtualSize } : undefined;
+}
+
+function doneBefore(
+  options: TransferOptions,
+  identity: Identity,
+  disk: { readonly diskDigest: string; readonly virtualSize: number },
+): TransferReport {
   return {
     outcome: 'already-done',
     source: identity.name,
@@ -255,12 +285,12 @@ function alreadyDone(options: TransferOptions, target: NativeTarget, identity: I
     codecs: [],
     sourceBytes: 0,
     receivedBytes: 0,
-    virtualSize: recovered.virtualSize,
+    virtualSize: disk.virtualSize,
     written: 0,
     zeroed: 0,
     skipped: 0,
     reread: 0,
-    diskDigest: recovered.diskDigest,
+    diskDigest: disk.diskDigest,
     seconds: 0,
     rate: 0,
     resumes: 0,

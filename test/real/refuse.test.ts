@@ -102,7 +102,7 @@ describe('what the server shows', () => {
         .end('<!doctype html><title>Log in</title>');
       return true;
     };
-    await refusedAtOnce(`${server.url}/raw`, 'DENIED', /HTML|page/i);
+    await refusedAtOnce(`${server.url}/raw`, 'UNSUPPORTED', /page/);
   });
 
   test('redirects in a loop', async () => {
@@ -110,7 +110,7 @@ describe('what the server shows', () => {
       response.writeHead(302, { location: '/raw' }).end();
       return true;
     };
-    await refusedAtOnce(`${server.url}/raw`, ['NOT_FOUND', 'DENIED', 'BAD_SPEC', 'IO'], /redirect/i);
+    await refusedAtOnce(`${server.url}/raw`, 'UNSUPPORTED', /redirect/i);
   });
 
   test('a certificate that is not trusted', async () => {
@@ -151,7 +151,7 @@ describe('what the head of the image shows', () => {
   test('an external data file', async () => {
     const options = `data_file=${at('external')}`;
     await run('qemu-img', 'qemu-utils', ['create', '-q', '-f', 'qcow2', '-o', options, at('www/outside'), '16M']);
-    await refusedAtOnce(`${server.url}/outside`, 'UNSAFE', /data file/);
+    await refusedAtOnce(`${server.url}/outside`, 'UNSAFE', /external/);
   });
 
   test('encryption', async () => {
@@ -182,7 +182,7 @@ describe('what the head of the image shows', () => {
       (h) => h.writeUInt32BE(0xffffffff, FIELD.l1Size),
     ],
     ['an L1 table that is too small', 'CORRUPT', /L1|table/, (h) => h.writeUInt32BE(0, FIELD.l1Size)],
-    ['an L1 table outside the file', 'CORRUPT', /L1|table/, (h) => h.writeBigUInt64BE(1n << 50n, FIELD.l1)],
+    ['an L1 table outside the file', 'TRUNCATED', /L1|table/, (h) => h.writeBigUInt64BE(1n << 50n, FIELD.l1)],
     ['an L1 table at an odd place', 'CORRUPT', /L1|table/, (h) => h.writeBigUInt64BE(12345n, FIELD.l1)],
     ['a disk of 8 EiB', ['TOO_LARGE', 'CORRUPT'], /\d/, (h) => h.writeBigUInt64BE((1n << 63n) - 512n, FIELD.size)],
     ['a disk larger than the target', ['TOO_LARGE', 'CORRUPT'], /\d/, (h) => h.writeBigUInt64BE(1n << 56n, FIELD.size)],
@@ -270,7 +270,7 @@ describe('found on the way', () => {
       const l2 = Number(image.readBigUInt64BE(l1) & 0x00fffffffffffe00n);
       image.writeBigUInt64BE((1n << 63n) | (1n << 45n), l2 + 8 * 100);
     });
-    await stopped(source, 'CORRUPT', at('late.img'));
+    await stopped(source, 'TRUNCATED', at('late.img'));
   });
 
   test('a compressed cluster that does not inflate', async () => {

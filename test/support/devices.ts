@@ -1,5 +1,5 @@
 import { execFile } from 'node:child_process';
-import { open } from 'node:fs/promises';
+import { open, readdir } from 'node:fs/promises';
 import { promisify } from 'node:util';
 import { tool } from './tools.ts';
 
@@ -19,7 +19,7 @@ export async function loopDevice(file: string, size: number): Promise<LoopDevice
   if ((await handle.stat()).size < size) await handle.truncate(size);
   await handle.close();
   const losetup = tool('losetup', 'mount');
-  const { stdout } = await run(losetup, ['--find', '--show', file]);
+  const { stdout } = await run(losetup, ['--find', '--show', '--partscan', file]);
   const path = stdout.trim();
   return { path, file, [Symbol.asyncDispose]: () => detach(path) };
 }
@@ -45,16 +45,9 @@ interface Prober {
 const PROBERS: readonly Prober[] = [
   // 2 = nothing was recognised (blkid(8), "exit status"); 8 = several things were.
   { name: 'blkid', package: 'util-linux', args: ['-p'], found: ({ code }) => code !== 2 },
-  // Says that it begins an empty table where it saw none, and complains of one that it saw damaged.
-  {
-    name: 'sgdisk',
-    package: 'gdisk',
-    args: ['-p'],
-    found: ({ out }) =>
-      !out.includes('Creating new GPT entries in memory') ||
-      /caution|warning|problem|corrupt|invalid|damage/i.test(out),
-  },
-  { name: 'sfdisk', package: 'fdisk', args: ['-d'], found: ({ code }) => code === 0 },
+  // Lists a partition a line. Beside the guard that stands in sector 0 for a moment it complains of a table without any.
+  { name: 'sgdisk', package: 'gdisk', args: ['-p'], found: ({ out }) => /^ +\d+ +\d+ +\d+ /m.test(out) },
+  { name: 'sfdisk', package: 'fdisk', args: ['-d'], found: ({ out }) => /size= *[1-9]/.test(out) },
   {
     name: 'partx',
     package: 'util-linux',
@@ -77,10 +70,14 @@ export async function recognised(path: string): Promise<string[]> {
       return prober.found(probe) ? [`${prober.name} (${probe.code}): ${probe.out.trim()}`] : [];
     }),
   );
-  return found.flat();
+  return [...found.flat(), ...(await foundByKernel(path))];
 }
 
-/** Writes back and forgets what the kernel holds of a device, so that a look at its file sees all. */
-export async function settle(path: string): Promise<void> {
-  await run(tool('blockdev', 'util-linux'), ['--flushbufs', path]);
+/** Partitions that the kernel makes of a loop device when it is told to look. */
+async function foundByKernel(path: string): Promise<string[]> {
+  if (!path.startsWith('/dev/loop')) return [];
+  await run(tool('blockdev', 'util-linux'), ['--rereadpt', path]);
+  const name = path.slice('/dev/'.length);
+  const entries = await readdir(`/sys/class/block/${name}`);
+  return entries.filter((entry) => entry.startsWith(`${name}p`)).map((entry) => `the kernel: ${entry}`);
 }

@@ -16,6 +16,18 @@ use napi_derive::napi;
 
 type Deferred<T> = napi::JsDeferred<T, Box<dyn FnOnce(Env) -> napi::Result<T>>>;
 
+/// Once, when the addon is loaded. Large blocks go back to the system as soon as they are freed: glibc would raise its
+/// threshold with each one (mallopt(3), M_MMAP_THRESHOLD) and keep them.
+#[napi_derive::module_init]
+fn bound_memory() {
+    // SAFETY: mallopt has no preconditions.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 256 << 10);
+        libc::mallopt(libc::M_ARENA_MAX, 2);
+    }
+}
+
 fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 2);
     for c in text.chars() {

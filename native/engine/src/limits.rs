@@ -7,7 +7,7 @@ pub struct Limits {
     pub virtual_size: u64,
     /// Window or dictionary that a decoder may allocate. Default 8 MiB; `--memory` raises it.
     pub decoder_window: u64,
-    /// All that decoders may hold together: windows, blocks decoded ahead. Default 48 MiB.
+    /// All that decoders may hold together: windows, blocks decoded ahead. Default 32 MiB.
     pub decoder_memory: u64,
     /// Clusters kept in memory that have no place yet. Default 64 MiB.
     pub hold_back: u64,
@@ -22,7 +22,7 @@ impl Default for Limits {
         Self {
             virtual_size: 64 << 40,
             decoder_window: 8 << 20,
-            decoder_memory: 48 << 20,
+            decoder_memory: 32 << 20,
             hold_back: 64 << 20,
             map: 24 << 20,
             workers: std::thread::available_parallelism().map_or(2, |n| n.get().clamp(2, 8)),

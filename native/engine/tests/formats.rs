@@ -706,7 +706,8 @@ fn the_watermark_follows() {
 fn raw_passes_through() {
     let file = content(3_000_001, 2);
     for from in [None, Some(0), Some(5), Some(2_000_000), Some(3_000_001), Some(u64::MAX)] {
-        let mut format = Raw::new(Some(file.len() as u64), from);
+        let head = 0..1 << 20;
+        let mut format = Raw::new(Some(file.len() as u64), from.unwrap_or(0), std::slice::from_ref(&head));
         let mut disk = Memory::new(file.len() as u64);
         drive(&mut format, &file, &mut disk, Some(Random(3))).unwrap();
         same("raw", &disk, &file);
@@ -715,7 +716,7 @@ fn raw_passes_through() {
             assert_eq!(*covered, i >= from || i < 1 << 20, "{i} from {from}");
         }
     }
-    let mut format = Raw::new(Some(file.len() as u64), None);
+    let mut format = Raw::new(Some(file.len() as u64), 0, &[]);
     let mut disk = Memory::new(file.len() as u64);
     let error = drive(&mut format, &file[..1000], &mut disk, None);
     assert!(error.is_ok() || error.unwrap_err().code == Code::Truncated);

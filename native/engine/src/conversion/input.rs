@@ -153,6 +153,9 @@ impl Input {
 
     pub fn end(&self, length: u64) {
         let mut state = self.lock();
+        if state.pass_over {
+            return;
+        }
         Self::seal(&mut state);
         state.ended = Some(length);
         self.arrived.notify_one();
@@ -166,10 +169,14 @@ impl Input {
         state.pass_over = true;
     }
 
-    /// A new round begins.
+    /// The pushing side has been given requests of a new round: what it pushes from now on belongs to that.
+    pub fn accept(&self) {
+        self.lock().pass_over = false;
+    }
+
+    /// A new round begins. A pass that was left stays closed until the pushing side has asked what is wanted now.
     pub fn begin_round(&self) {
         let mut state = self.lock();
-        state.pass_over = false;
         state.round_over = false;
         state.ended = None;
     }

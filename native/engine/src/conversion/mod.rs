@@ -153,6 +153,9 @@ impl Conversion {
     pub fn next(&self, most: usize) -> Result<Next> {
         self.shared.check()?;
         let (next, round_over) = self.requests.next(most);
+        if matches!(next, Next::Fetch(_)) {
+            self.input.accept();
+        }
         if round_over {
             self.input.round_over();
         }

@@ -74,7 +74,7 @@ impl Queue {
                 format!("the image holds more than the {length} bytes that the disk is to have; give a larger --size"),
             )),
             None if end > self.capacity => Err(Error::new(
-                Code::NoSpace,
+                Code::TooLarge,
                 Stage::Target,
                 format!("the image unpacks to more than the {} bytes that fit on the target", self.capacity),
             )),

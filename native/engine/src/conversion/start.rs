@@ -27,10 +27,12 @@ use super::shared::{Counters, Shared};
 use super::worker::{self, Sinkhole};
 use super::{Conversion, Options, Way};
 
-/// Input slabs: what the transport may be ahead, and what jobs on plain images hold.
-const INPUT_SLABS: usize = 10;
+/// Input slabs of a plain image: what the transport may be ahead, and what jobs hold until they are written.
+const PLAIN_SLABS: usize = 10;
+/// Input slabs in front of a codec, which lets go of them at once.
+const CODED_SLABS: usize = 4;
 /// Slabs of decoded bytes on their way to the workers.
-const OUTPUT_SLABS: usize = 8;
+const OUTPUT_SLABS: usize = 6;
 /// Groups of the disk digest that are open at once: 8 MiB of memory, 16 GiB of disk in any order.
 const OPEN_GROUPS: usize = 256;
 /// Room at the beginning of a device that is cleared beyond the head: LUKS2 keeps its second header, and VMFS its
@@ -70,12 +72,18 @@ enum Past {
     Finishing(Finishing),
 }
 
-fn expect_room(disk: Option<u64>, target: &dyn Target) -> Result<()> {
+/// A file may be longer than its file system has room for: what is zero takes none. Unless all is to be reserved,
+/// only writing tells whether it fits.
+fn expect_room(disk: Option<u64>, preallocate: bool, target: &dyn Target) -> Result<()> {
     let facts = target.facts();
+    let code = match facts.kind {
+        Kind::Block => Code::TooLarge,
+        Kind::File if preallocate => Code::NoSpace,
+        Kind::File | Kind::Null => return Ok(()),
+    };
     match disk {
-        Some(disk) if disk > facts.capacity && facts.kind != Kind::Null => {
+        Some(disk) if disk > facts.capacity => {
             let message = format!("the disk needs {disk} bytes, the target has {}", facts.capacity);
-            let code = if facts.kind == Kind::Block { Code::TooLarge } else { Code::NoSpace };
             Err(Error::new(code, Stage::Target, message))
         }
         _ => Ok(()),
@@ -146,7 +154,7 @@ pub fn start(target: Arc<dyn Target>, o: Options) -> Result<Conversion> {
         let what = format!("the image needs {image} bytes, --size gives the disk {size}");
         return Err(Error::new(Code::TooLarge, Stage::Plan, what));
     }
-    expect_room(o.size.or(image_length), &*target)?;
+    expect_room(o.size.or(image_length), o.preallocate, &*target)?;
 
     let key = Key::new(o.key);
     let is_block = target.facts().kind == Kind::Block;
@@ -204,8 +212,9 @@ pub fn start(target: Arc<dyn Target>, o: Options) -> Result<Conversion> {
         hasher = Hasher::replay(c.hash_offset, state.clone(), sha512);
     }
 
+    let slabs = if o.sniffed.codecs.is_empty() { PLAIN_SLABS } else { CODED_SLABS };
     let jobs = Arc::new(Jobs::new(Arc::clone(&shared)));
-    let input = Arc::new(Input::new(INPUT_SLABS, Arc::clone(&shared)));
+    let input = Arc::new(Input::new(slabs, Arc::clone(&shared)));
     let requests = Arc::new(Requests::default());
     let durable = Arc::new(Durable::default());
     let (notes, note_receiver) = mpsc::channel();
@@ -213,7 +222,8 @@ pub fn start(target: Arc<dyn Target>, o: Options) -> Result<Conversion> {
     let journal = Arc::new(Mutex::new(journal));
     let head_only = matches!(past, Past::Finishing(_));
     let small = disk.is_some_and(|length| tail_start(length) <= HELD);
-    let capacity = target.facts().capacity;
+    // Zeros take no room in a file: how long it may become is not bounded by what is free.
+    let capacity = if target.facts().kind == Kind::File { o.limits.virtual_size } else { target.facts().capacity };
 
     let decoder = Decoder {
         input: Arc::clone(&input),
