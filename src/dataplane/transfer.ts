@@ -1,3 +1,4 @@
+import { setTimeout } from 'node:timers/promises';
 import type { Context, Log } from './context.ts';
 import { DEFAULT_LIMITS } from './context.ts';
 import { asFerryError, FerryError } from './errors.ts';
@@ -72,6 +73,9 @@ export interface TransferReport {
   readonly notes: readonly string[];
 }
 
+/** Milliseconds that a stop waits for the engine's threads. */
+const ABORT_WAIT = 700;
+
 /** The way of the bytes: open the source, peek at its head, plan, run the plan, verify, finish. */
 export async function transfer(
   options: TransferOptions,
@@ -138,7 +142,8 @@ export async function transfer(
       meter.phase('verifying');
       report = await conversion.finish();
     } catch (thrown) {
-      await conversion.abort();
+      // A disk that hangs in a flush must not keep a person waiting: the journal is consistent at any moment.
+      await Promise.race([conversion.abort(), setTimeout(ABORT_WAIT, undefined, { ref: false })]);
       throw thrown;
     } finally {
       signal.removeEventListener('abort', abort);
@@ -211,6 +216,8 @@ function admit(options: TransferOptions, target: NativeTarget, identity: Identit
   if (recovered.kind === 'checkpoint' || recovered.kind === 'finishing') {
     if (options.fresh) return false;
     const found = parseIdentity(recovered.identity);
+    // The last steps of finishing write over the identity: the engine compares its hash.
+    if (found === undefined && recovered.kind === 'finishing') return true;
     const likeness = found === undefined ? 'other' : compareIdentity(found, identity);
     if (likeness === 'same') return true;
     if (likeness === 'changed') {

@@ -5,7 +5,7 @@ import { filtered, sizeOf } from './filtered.ts';
 import { INTERVAL, Tuner } from './tuner.ts';
 
 /** Bytes of a window when all connections are in use: long enough that a round trip between two does not show. */
-export const WINDOW = 4 * 1024 * 1024;
+export const WINDOW = 2 * 1024 * 1024;
 
 /**
  * Fetches windows over several connections and yields them in order. It begins with one connection that streams the

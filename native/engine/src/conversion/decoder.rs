@@ -208,15 +208,9 @@ impl Decoder {
         if !self.barriers.due(end) {
             return Ok(());
         }
-        let held = self.image_length.map_or(u64::MAX, super::ends::tail_start);
-        let raw_tail = if self.format.in_disk_order() { held.min(self.queue_front(end)) } else { u64::MAX };
-        let watermark = self.format.pinned().unwrap_or(u64::MAX).min(end).min(raw_tail);
+        let queued = if self.format.in_disk_order() { self.queue.queued_to() } else { u64::MAX };
+        let watermark = self.format.pinned().unwrap_or(u64::MAX).min(end).min(queued);
         self.barriers.set(&mut self.queue, &self.feed, end, (watermark, None, watermark))
-    }
-
-    fn queue_front(&self, end: u64) -> u64 {
-        // Without a known length the last MiB waits in the queue.
-        if self.image_length.is_some() { end } else { self.queue.queued_to() }
     }
 
     /// One pass of a compressed stream from `from`; stops when `enough` decoded bytes are out.

@@ -40,7 +40,6 @@ pub struct Rest {
 struct Done {
     shared: Arc<Shared>,
     to: Arc<Sinkhole>,
-    journal: Option<Journal>,
     decoded: Decoded,
     source_digest: Option<SourceDigest>,
     past_finishing: Option<Finishing>,
@@ -54,7 +53,7 @@ fn mismatch(what: &str, expected: &str, found: &str) -> Error {
 }
 
 impl Rest {
-    /// Waits for all threads; the conversion was stopped.
+    /// Waits for all threads; the conversion was stopped or has failed.
     pub fn join(self) {
         self.jobs.close();
         let _ = self.notes.send(Note::Close);
@@ -63,10 +62,12 @@ impl Rest {
             // A panic inside has become the conversion's failure already.
             let _ = thread.join();
         }
+        let journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner).take();
+        void(&self.shared, &self.options.identity, journal.as_ref());
     }
 
     /// In the order of the bytes: the decoder ends, the workers run dry, then hasher and checkpointer.
-    fn drain(self) -> Result<Done> {
+    fn drain(self) -> Result<(Done, Option<Journal>)> {
         let shared = Arc::clone(&self.shared);
         let _ = self.decode_thread.join();
         self.jobs.close();
@@ -76,7 +77,11 @@ impl Rest {
         let _ = self.hash_thread.join();
         let _ = self.notes.send(Note::Close);
         let _ = self.checkpoint_thread.join();
-        shared.check()?;
+        if let Err(error) = shared.check() {
+            let journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner).take();
+            void(&shared, &self.options.identity, journal.as_ref());
+            return Err(error);
+        }
         let take = |what: &'static str| Error::new(Code::Io, Stage::Verify, what);
         let decoded = self.decoded.lock().unwrap_or_else(PoisonError::into_inner).take();
         let decoded = decoded.ok_or_else(|| take("the decoder left no result"))?;
@@ -85,24 +90,27 @@ impl Rest {
             Some(hasher) if self.past_finishing.is_none() => hasher.finish(decoded.source_length)?,
             _ => None,
         };
-        Ok(Done {
+        let journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let done = Done {
             shared,
             to: self.to,
-            journal: self.journal.lock().unwrap_or_else(PoisonError::into_inner).take(),
             decoded,
             source_digest,
             past_finishing: self.past_finishing,
             resumes: self.resumes,
             options: self.options,
-        })
+        };
+        Ok((done, journal))
     }
 
     pub fn finish(self) -> Result<Report> {
         let shared = Arc::clone(&self.shared);
-        let done = self.drain()?;
-        let result = if done.past_finishing.is_some() { done.finish_again() } else { done.finish() };
+        let (done, mut journal) = self.drain()?;
+        let result =
+            if done.past_finishing.is_some() { done.finish_again(&mut journal) } else { done.finish(&mut journal) };
         if let Err(error) = &result {
             shared.fail(error.clone());
+            void(&shared, &done.options.identity, journal.as_ref());
         }
         result
     }
@@ -145,7 +153,7 @@ impl Done {
         Ok(reread)
     }
 
-    fn finish(mut self) -> Result<Report> {
+    fn finish(&self, journal: &mut Option<Journal>) -> Result<Report> {
         let target = Arc::clone(&self.to.target);
         let length = self.options.size.unwrap_or(self.decoded.image_length);
         for gathered in self.to.leaves.drain() {
@@ -164,7 +172,7 @@ impl Done {
         let disk_digest = self.to.digest.finish(length)?;
         self.demand_disk_digest(&disk_digest)?;
         let report = self.report(length, disk_digest, reread, head.len() + tail.len());
-        if let Some(journal) = self.journal.take() {
+        if let Some(journal) = journal.take() {
             let failpoint = self.options.failpoint.clone();
             let step = |name: &'static str| fail(failpoint.as_deref(), name);
             let cut = || if kind == Kind::File { target.set_length(length) } else { Ok(()) };
@@ -191,9 +199,9 @@ impl Done {
         Ok(report)
     }
 
-    fn finish_again(mut self) -> Result<Report> {
+    fn finish_again(&self, journal: &mut Option<Journal>) -> Result<Report> {
         let target = Arc::clone(&self.to.target);
-        let f = self.past_finishing.take().ok_or_else(Error::aborted)?;
+        let f = self.past_finishing.clone().ok_or_else(Error::aborted)?;
         let length = f.virtual_size;
         self.demand_disk_digest(&f.disk_digest)?;
         if self.options.digest.is_some() && self.options.digest.map(short) != f.source_digest {
@@ -202,7 +210,7 @@ impl Done {
             return Err(Error::new(Code::DigestMismatch, Stage::Verify, what));
         }
         let (head, _, _) = self.to.ends.take();
-        let journal = self.journal.take().ok_or_else(Error::aborted)?;
+        let journal = journal.take().ok_or_else(Error::aborted)?;
         let is_file = target.facts().kind == Kind::File;
         let cut = || if is_file { target.set_length(length) } else { Ok(()) };
         let failpoint = self.options.failpoint.clone();
@@ -267,6 +275,15 @@ impl Done {
             checkpoints: c.checkpoints.load(Ordering::Relaxed),
         }
     }
+}
+
+/// Takes the checkpoints away when what was written before them may be wrong, so that the next run begins anew and
+/// does not fail for ever. The record that this is an unfinished transfer of ours stays.
+fn void(shared: &Shared, identity: &str, journal: Option<&Journal>) {
+    let wrong = shared.failure().is_some_and(|e| matches!(e.code, Code::Corrupt | Code::DigestMismatch | Code::Changed));
+    let Some(journal) = journal.filter(|journal| wrong && journal.ensure_ours().is_ok()) else { return };
+    // The failure itself is what people are told; a journal that cannot be written is no worse than an old one.
+    let _ = journal.begin_again(identity);
 }
 
 /// What the finishing record has room for: a SHA-256, or the first half of a SHA-512.

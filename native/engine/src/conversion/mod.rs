@@ -56,6 +56,7 @@ impl Way {
     }
 }
 
+#[derive(Clone)]
 pub struct Options {
     pub sniffed: Sniffed,
     /// Authenticates the journal.

@@ -35,7 +35,7 @@ pub struct Queue {
     packed: Vec<Packed>,
     packed_bytes: usize,
     delay: Delay,
-    /// End of the data that came, for a disk of unknown length.
+    /// End of the data that came last.
     reached: u64,
 }
 
@@ -97,9 +97,13 @@ impl Queue {
         Ok(())
     }
 
-    /// Offset on the disk below which everything that came has been queued.
+    /// For data in the order of the disk: offset below which everything that came has been queued to be written.
     pub fn queued_to(&self) -> u64 {
-        self.delay.pieces.front().map_or(self.reached, |(at, _, _)| *at)
+        match (self.delay.pieces.front(), self.length) {
+            (Some((at, _, _)), _) => *at,
+            (None, Some(length)) => self.reached.min(tail_start(length)),
+            (None, None) => self.reached,
+        }
     }
 
     /// Sends on what is gathered: at the end of each input slab, so that no slab is kept waiting.
@@ -139,10 +143,10 @@ impl Queue {
 impl Disk for Queue {
     fn data(&mut self, at: u64, origin: u64, bytes: Bytes) -> Result<()> {
         self.fits(at + bytes.len() as u64)?;
+        self.reached = at + bytes.len() as u64;
         if self.length.is_some() {
             return self.queue_data(at, origin, &bytes);
         }
-        self.reached = at + bytes.len() as u64;
         self.delay.bytes += bytes.len() as u64;
         self.delay.pieces.push_back((at, origin, bytes));
         // What leaves ends on a slab boundary, so the tail that remains begins on a leaf boundary.

@@ -346,7 +346,15 @@ fn open_journal(target: &Arc<dyn Target>, key: &Key, o: &Options) -> Result<(Opt
                 let zeroed = matches!(c.zero_known, ZeroKnown::NewFile);
                 return Ok((Some(journal), Past::Checkpoint(c), zeroed));
             }
-            Recovered::Finishing { finishing, .. } => return Ok((Some(journal), Past::Finishing(*finishing), true)),
+            Recovered::Finishing { finishing, identity } => {
+                // The last steps write over the identity's text: then its hash tells whose transfer this is.
+                if identity.is_none() && finishing.identity_hash != crate::journal::hash(o.identity.as_bytes()) {
+                    let what = "the target holds a nearly finished transfer of another source, or of this one before it \
+                                changed: run that command again to go on, or give --fresh to drop it";
+                    return Err(Error::new(Code::Changed, Stage::Target, what));
+                }
+                return Ok((Some(journal), Past::Finishing(*finishing), true));
+            }
             // Too early for a checkpoint: the transfer begins anew.
             _ => {}
         }

@@ -256,6 +256,11 @@ impl Journal {
         Ok(journal)
     }
 
+    /// Drops every checkpoint, durably, and leaves the record of a transfer that has just begun.
+    pub fn begin_again(&self, identity: &str) -> Result<()> {
+        Self::begin(Arc::clone(&self.store), &self.key, identity).map(drop)
+    }
+
     /// Goes on with the journal that is there, with a new nonce and the next epoch, durable when this returns: the
     /// run that wrote it before stops with BUSY at its next step. Fails with CHANGED where no journal of ours is.
     pub fn take_over(store: Arc<dyn Store>, key: &Key) -> Result<(Self, Recovered)> {
