@@ -123,7 +123,7 @@ fn straight_and_resumed(kind: Kind, input: &[u8]) {
         if let Ok(memory) = kind.memory(input, &limits) {
             assert!(memory.window <= limits.decoder_window, "a window of {} was let through", memory.window);
         }
-        let mut seed = |n: u64| Random::of(&(random.next() ^ n).to_le_bytes());
+        let mut seed = |n: u64| Random::of(&(random.draw() ^ n).to_le_bytes());
         let whole = decode(kind, &limits, &[input], None, Bounded::new(limit, 0, seed(0)));
         let pieces = seed(1).pieces(input, PIECE);
         let due = 1 + seed(2).below(4);

@@ -28,7 +28,7 @@ pub fn check(input: &[u8]) {
         assert!(digest.complete_groups(most).len() <= most);
 
         let mut random = Random::of(input);
-        let length = length.unwrap_or_else(|| random.next());
+        let length = length.unwrap_or_else(|| random.draw());
         use_it(&digest, length, &mut random);
         for range in digest.missing(length) {
             assert!(range.start < range.end && range.end <= length.div_ceil(LEAF));
@@ -45,7 +45,7 @@ fn use_it(digest: &DiskDigest, length: u64, random: &mut Random) {
         let leaf = random.below(leaves);
         match random.below(3) {
             0 => digest.set(leaf, &vec![[1; 32]; random.length(2 * GROUP_LEAVES)]),
-            1 => digest.set_zero(leaf, random.next() >> random.below(56)),
+            1 => digest.set_zero(leaf, random.draw() >> random.below(56)),
             _ => digest.forget(leaf),
         }
     }

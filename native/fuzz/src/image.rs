@@ -105,7 +105,7 @@ impl<'a> Checked<'a> {
         if self.calls > CALLS || self.bytes > DATA { Err(Error::aborted()) } else { Ok(()) }
     }
 
-    fn from_file(&self, origin: u64, bytes: &[u8]) {
+    fn expect_from_file(&self, origin: u64, bytes: &[u8]) {
         assert!(
             self.shared || origin >= self.floor,
             "data came from {origin}, a checkpoint could stand at {}",
@@ -122,7 +122,7 @@ impl<'a> Checked<'a> {
 impl Disk for Checked<'_> {
     fn data(&mut self, at: u64, origin: u64, bytes: Bytes) -> Result<()> {
         self.take(origin, bytes.len() as u64);
-        self.from_file(origin, &bytes);
+        self.expect_from_file(origin, &bytes);
         self.bytes += bytes.len() as u64;
         self.cover(at, bytes.len() as u64, From::Data(origin))
     }
@@ -131,7 +131,7 @@ impl Disk for Checked<'_> {
         // Another one may begin in its last sector.
         let last = (origin + bytes.len() as u64 - 1) / SECTOR * SECTOR;
         self.take(origin, last.saturating_sub(origin).max(1));
-        self.from_file(origin, &bytes);
+        self.expect_from_file(origin, &bytes);
         assert_eq!(len as u64, self.cluster, "a compressed cluster of another size");
         assert!(at.is_multiple_of(self.cluster), "a compressed cluster at {at}");
         assert!(!bytes.is_empty() && bytes.len() as u64 <= 2 * self.cluster + 512, "{} compressed bytes", bytes.len());
@@ -340,7 +340,7 @@ pub fn check_ranges(file: &[u8]) {
 pub fn check_sniff(head: &[u8]) {
     let mut random = Random::of(head);
     let limits = Limits { workers: 1 + 2 * random.below(2) as usize, ..Limits::default() };
-    let lengths = [None, Some(head.len() as u64), Some(head.len() as u64 + random.below(1 << 40)), Some(random.next())];
+    let lengths = [None, Some(head.len() as u64), Some(head.len() as u64 + random.below(1 << 40)), Some(random.draw())];
     for length in lengths {
         let bound = 3 * head.len() + 2 * limits.decoder_memory as usize;
         let sniffed = memory::within(bound, || sniff(head, length, &limits));
