@@ -4,9 +4,9 @@ use diskferry_engine::codecs::{Kind, Restart, Sink};
 use diskferry_engine::error::{Code, Error, Result};
 use diskferry_engine::limits::Limits;
 
-use crate::memory;
 use crate::random::Random;
 use crate::repair;
+use crate::{LIMITS, memory};
 
 /// Decoded bytes after which a sink ends the transfer: usually little, sometimes as much as the largest window.
 const LITTLE: usize = 256 << 10;
@@ -116,7 +116,7 @@ fn straight_and_resumed(kind: Kind, input: &[u8]) {
     let mut random = Random::of(input);
     let limit = if random.one_in(32) { MUCH } else { LITTLE };
     // One worker decodes xz in place, more do it side by side.
-    let limits = Limits { workers: 1 + 2 * random.below(2) as usize, ..Limits::default() };
+    let limits = Limits { workers: 1 + 2 * random.below(2) as usize, ..LIMITS.clone() };
     // Outputs are held three times: straight, in pieces, resumed; each grows by doubling.
     let bound = limits.decoder_memory as usize + BESIDE + 8 * limit;
     memory::within(bound, || {
@@ -154,7 +154,7 @@ pub fn check_restart(input: &[u8]) {
     let far = if offset & 1 == 0 { 0 } else { (1 << 60) >> (offset >> 4) };
     let near = u64::from(offset >> 1);
     let restart = Restart { source_offset: near, decoded_offset: far, state: state.to_vec() };
-    let limits = Limits { workers: 1, ..Limits::default() };
+    let limits = Limits { workers: 1, ..LIMITS.clone() };
     let bound = limits.decoder_memory as usize + BESIDE + 8 * LITTLE;
     memory::within(bound, || {
         let mut random = Random::of(input);

@@ -10,8 +10,8 @@ use diskferry_engine::formats::{Disk, Format, Packing, Wants};
 use diskferry_engine::limits::Limits;
 use diskferry_engine::sniff::{FormatKind, sniff};
 
-use crate::memory;
 use crate::random::Random;
+use crate::{LIMITS, memory};
 
 /// Calls, and bytes, after which the disk ends the transfer: an image of a few KiB can name a disk of many TiB.
 const CALLS: usize = 20_000;
@@ -204,7 +204,7 @@ fn decode(file: &[u8], metadata_first: bool, choose: &mut Random) -> Option<Outc
     let limits = Limits {
         hold_back: [0, 64 << 10, 1 << 20][choose.below(3) as usize],
         map: [0, 4 << 10, 1 << 20][choose.below(3) as usize],
-        ..Limits::default()
+        ..LIMITS.clone()
     };
     let seekable = metadata_first || choose.one_in(2);
     // Who gives ranges tells the length too.
@@ -281,7 +281,7 @@ pub fn check_in_order(file: &[u8]) {
 /// The transfer is cut anywhere on its first pass, and goes on from the watermark that it had reached: what was
 /// written before and what is written then is the whole disk.
 fn check_cut(file: &[u8], whole: &Outcome, choose: &mut Random) {
-    let limits = Limits::default();
+    let limits = LIMITS.clone();
     let file_length = Some(file.len() as u64);
     let Ok(header) = Header::parse(&file[..file.len().min(1 << 20)], file_length, &limits) else { return };
     let options = Options { file_length, seekable: true, limits, ..Options::default() };
@@ -339,7 +339,7 @@ pub fn check_ranges(file: &[u8]) {
 /// Any head, with any length that the source may have told.
 pub fn check_sniff(head: &[u8]) {
     let mut random = Random::of(head);
-    let limits = Limits { workers: 1 + 2 * random.below(2) as usize, ..Limits::default() };
+    let limits = Limits { workers: 1 + 2 * random.below(2) as usize, ..LIMITS.clone() };
     let lengths = [None, Some(head.len() as u64), Some(head.len() as u64 + random.below(1 << 40)), Some(random.draw())];
     for length in lengths {
         let bound = 3 * head.len() + 2 * limits.decoder_memory as usize;

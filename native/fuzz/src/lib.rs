@@ -8,3 +8,10 @@ pub mod memory;
 pub mod patches;
 pub mod random;
 pub mod repair;
+
+use std::sync::LazyLock;
+
+use diskferry_engine::limits::Limits;
+
+/// The default limits. Read once: the number of processors is in a file.
+static LIMITS: LazyLock<Limits> = LazyLock::new(Limits::default);

@@ -2,7 +2,8 @@
 
 use diskferry_engine::codecs::{Kind, Sink};
 use diskferry_engine::error::{Error, Result};
-use diskferry_engine::limits::Limits;
+
+use crate::LIMITS;
 
 /// Bytes that a member may give to have its checksum computed.
 const MOST: usize = 256 << 10;
@@ -43,7 +44,7 @@ impl Sink for Collect {
 fn gzip(input: &[u8]) -> Option<Vec<u8>> {
     let body = input.len().checked_sub(8)?;
     let mut sink = Collect(Vec::new(), vec![0; 16 << 10]);
-    let mut codec = Kind::Gzip.open(&Limits::default(), None).ok()?;
+    let mut codec = Kind::Gzip.open(&LIMITS, None).ok()?;
     codec.push(&input[..body], &mut sink).ok()?;
     let mut out = input.to_vec();
     out[body..body + 4].copy_from_slice(&crc32fast::hash(&sink.0).to_le_bytes());
