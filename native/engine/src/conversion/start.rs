@@ -134,6 +134,7 @@ fn open_format(o: &Options, past: &Past, in_file_order: bool, ends: &Ends) -> Re
                 metadata_first: seekable && (o.way == Way::Seek || from.is_some()),
                 whole: o.whole_source && !matches!(past, Past::Finishing(_)),
                 from,
+                tables_first: matches!(past, Past::Checkpoint(c) if c.way == Way::Seek.name()),
                 held: ends.ranges(),
                 limits: o.limits.clone(),
                 spill: o.spill.clone(),

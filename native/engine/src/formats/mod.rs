@@ -21,7 +21,8 @@ pub enum Packing {
 /// order of `at`, and no two of them may cover the same guest byte.
 ///
 /// `origin` is the offset in the image file of the first byte that the data came from: what was written
-/// before the checkpoint that a transfer goes on from is recognised by it and not written again.
+/// before the checkpoint that a transfer goes on from is recognised by it and not written again. Data from below the
+/// checkpoint that was not written is given with the checkpoint's offset instead.
 pub trait Disk {
     fn data(&mut self, at: u64, origin: u64, bytes: Bytes) -> Result<()>;
     /// A compressed cluster that unpacks to exactly `len` bytes; bytes after its end are ignored.

@@ -25,7 +25,7 @@ impl Qcow2 {
     pub(super) fn unpack(&mut self, x: &Extent, bytes: Bytes, disk: &mut dyn Disk) -> Result<()> {
         let cluster = self.header.cluster_size();
         self.accounted += cluster.min(self.header.size - x.guest);
-        disk.packed(x.guest, cluster as usize, x.host, self.header.packing, bytes)
+        disk.packed(x.guest, cluster as usize, x.origin(self.from()), self.header.packing, bytes)
     }
 
     pub(super) fn deliver(&mut self, piece: &Piece, disk: &mut dyn Disk) -> Result<Delivered> {
@@ -74,8 +74,12 @@ impl Qcow2 {
             }
             let part = x.part(from, to);
             run = Some(match run {
-                Some(open) if open.end() == part.host && open.guest + open.len() == part.guest => {
-                    Extent::new(open.host, open.guest, open.len() + part.len(), false)
+                Some(open)
+                    if open.end() == part.host
+                        && open.guest + open.len() == part.guest
+                        && open.is_late() == part.is_late() =>
+                {
+                    Extent::new(open.host, open.guest, open.len() + part.len(), false).late(open.is_late())
                 }
                 Some(open) => {
                     self.emit(&open, piece, disk)?;
@@ -97,7 +101,7 @@ impl Qcow2 {
     fn emit(&mut self, x: &Extent, piece: &Piece, disk: &mut dyn Disk) -> Result<()> {
         self.accounted += x.len();
         let (from, to) = ((x.host - piece.start) as usize, (x.end() - piece.start) as usize);
-        disk.data(x.guest, x.host, piece.bytes.slice(from, to))
+        disk.data(x.guest, x.origin(self.from()), piece.bytes.slice(from, to))
     }
 
     /// Keeps the last sector of a compressed cluster, because the next one may begin in it. Returns where it begins.

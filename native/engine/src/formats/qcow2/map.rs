@@ -6,8 +6,10 @@ use std::ops::Range;
 
 /// Set in `Extent::len` of a compressed cluster.
 const PACKED: u32 = 1 << 31;
+/// Set in `Extent::len` of data whose table was not known yet when the checkpoint was taken.
+const LATE: u32 = 1 << 30;
 /// Longest extent, bytes.
-pub const LONGEST: u64 = 1 << 30;
+pub const LONGEST: u64 = 1 << 29;
 
 /// A run of data that has not been delivered: 24 bytes. Ordered by its place in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,13 +25,29 @@ impl Extent {
         Self { host, guest, len: len as u32 | if packed { PACKED } else { 0 } }
     }
 
+    /// The same, marked as data that is delivered although it may come from below the checkpoint.
+    pub fn late(mut self, late: bool) -> Self {
+        self.len |= if late { LATE } else { 0 };
+        self
+    }
+
+    pub fn is_late(&self) -> bool {
+        self.len & LATE != 0
+    }
+
+    /// What the disk is told as the origin, for a transfer that goes on from `from`: late data must not pass for
+    /// what was written before.
+    pub fn origin(&self, from: u64) -> u64 {
+        if self.is_late() { self.host.max(from) } else { self.host }
+    }
+
     pub fn packed(&self) -> bool {
         self.len & PACKED != 0
     }
 
     /// Bytes in the file.
     pub fn len(&self) -> u64 {
-        u64::from(self.len & !PACKED)
+        u64::from(self.len & !(PACKED | LATE))
     }
 
     pub fn end(&self) -> u64 {
@@ -38,7 +56,7 @@ impl Extent {
 
     /// The part of plain data that lies at `from..to` of the file.
     pub fn part(&self, from: u64, to: u64) -> Self {
-        Self::new(from, self.guest + (from - self.host), to - from, false)
+        Self::new(from, self.guest + (from - self.host), to - from, false).late(self.is_late())
     }
 }
 

@@ -46,6 +46,9 @@ pub struct Options {
     pub whole: bool,
     /// Data from below this offset of the file is on the target already.
     pub from: Option<u64>,
+    /// Every table was known before that data was delivered, as by `metadata_first`. Otherwise it is not trusted for
+    /// tables that end behind `from`.
+    pub tables_first: bool,
     /// Ranges of the disk that are delivered even so.
     pub held: Vec<Range<u64>>,
     pub limits: Limits,
@@ -104,6 +107,8 @@ pub struct Qcow2 {
     /// Refcount blocks, which hold nothing of the disk; sorted.
     blocks: Option<Vec<u64>>,
     map: Map,
+    /// The table at hand may not have been known when the checkpoint was taken.
+    late: bool,
     /// Extents whose bytes did not come in the pass in which they were expected.
     missed: Vec<map::Extent>,
     hold: HoldBack,
@@ -151,6 +156,7 @@ impl Qcow2 {
             batch_end: 0,
             blocks: None,
             map: Map::default(),
+            late: false,
             missed: Vec::new(),
             hold,
             tails: BTreeMap::new(),

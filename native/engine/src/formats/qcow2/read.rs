@@ -217,6 +217,10 @@ impl Qcow2 {
         let (cluster, size) = (self.header.cluster_size(), self.header.size);
         let width = self.header.l2_entry_size();
         let base = u64::from(table.index) * self.header.l2_span();
+        // In order, data may have been given away before a later table came that names it too. A checkpoint taken in
+        // between lies above that data, so what such a table names is delivered again.
+        let unseen = self.options.from.is_some_and(|from| table.host + cluster > from);
+        self.late = unseen && !self.options.tables_first;
         let mut run: Option<Run> = None;
         let mut used: Vec<Range<u64>> = Vec::new();
         let mut finished = true;
@@ -301,7 +305,7 @@ impl Qcow2 {
             return Err(corrupt(format!("data of disk offset {guest} is at {host}, over the header or a table")));
         }
         self.expect_in_file(host, len, "data")?;
-        let below = self.from().clamp(host, host + len) - host;
+        let below = if self.late { 0 } else { self.from().clamp(host, host + len) - host };
         if below > 0 {
             let mut wanted = Vec::new();
             for range in &self.options.held {
@@ -318,7 +322,8 @@ impl Qcow2 {
             }
         }
         if below < len {
-            self.place(Extent::new(host + below, guest + below, len - below, false), piece, used, disk)?;
+            let rest = Extent::new(host + below, guest + below, len - below, false);
+            self.place(rest.late(self.late), piece, used, disk)?;
         }
         Ok(())
     }
@@ -336,7 +341,8 @@ impl Qcow2 {
             return Err(corrupt(format!("data of disk offset {guest} is at {host}, over the header or a table")));
         }
         let needed = self.header.cluster_size().min(self.header.size - guest);
-        if host < self.from() && !self.options.held.iter().any(|r| r.start < guest + needed && guest < r.end) {
+        let done = host < self.from() && !self.late;
+        if done && !self.options.held.iter().any(|r| r.start < guest + needed && guest < r.end) {
             self.accounted += needed;
             return Ok(());
         }
@@ -350,7 +356,7 @@ impl Qcow2 {
             )?;
             end = end.min(file);
         }
-        self.place(Extent::new(host, guest, end - host, true), piece, used, disk)
+        self.place(Extent::new(host, guest, end - host, true).late(self.late), piece, used, disk)
     }
 
     /// Delivers what has passed from the hold-back, and notes the rest.
@@ -386,7 +392,7 @@ impl Qcow2 {
             };
             let part = x.part(at, to);
             self.accounted += part.len();
-            disk.data(part.guest, part.host, Bytes::copy_of(&bytes))?;
+            disk.data(part.guest, part.origin(self.from()), Bytes::copy_of(&bytes))?;
             used.push(at..to);
             at = to;
         }

@@ -1,0 +1,354 @@
+//! qcow2 by every way, and the sniffing of heads.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use diskferry_engine::bytes::Bytes;
+use diskferry_engine::error::{Code, Error, Result};
+use diskferry_engine::formats::qcow2::{Header, Options, Qcow2};
+use diskferry_engine::formats::{Disk, Format, Packing, Wants};
+use diskferry_engine::limits::Limits;
+use diskferry_engine::sniff::{FormatKind, sniff};
+
+use crate::random::Random;
+use crate::{LIMITS, memory};
+
+/// Calls, and bytes, after which the disk ends the transfer: an image of a few KiB can name a disk of many TiB.
+const CALLS: usize = 20_000;
+const DATA: u64 = 64 << 20;
+/// Rounds of `wants` after which an image of this size must have come to its end.
+const ROUNDS: usize = 2_000;
+const PIECE: usize = 64 << 10;
+/// Compressed clusters are sized in sectors (docs/interop/qcow2.txt, "Compressed Clusters Descriptor").
+const SECTOR: u64 = 512;
+/// The offset in a refcount table entry, without bits that are reserved (docs/interop/qcow2.txt).
+const OFFSET: u64 = 0x00ff_ffff_ffff_fe00;
+/// What a decoder of these limits may allocate: hold-back, map, tables, and copies of what it delivers.
+const BOUND: usize = 24 << 20;
+
+/// Where bytes of the disk come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum From {
+    Zeros,
+    /// Offset in the file.
+    Data(u64),
+    Packed(u64),
+}
+
+/// Checks what is written to it.
+struct Checked<'a> {
+    file: &'a [u8],
+    size: u64,
+    cluster: u64,
+    /// Start → (end, origin); disjoint.
+    covered: BTreeMap<u64, (u64, From)>,
+    calls: usize,
+    bytes: u64,
+    /// No data from below it may come any more: a checkpoint could have been taken there.
+    floor: u64,
+    /// Start → end of what was taken from the file; disjoint.
+    taken: BTreeMap<u64, u64>,
+    /// The checkpoint that the transfer goes on from: the origin of what may come from below it.
+    from: Option<u64>,
+    /// Two parts of the disk came from the same bytes, or one from a refcount block: it may come from below the floor.
+    shared: bool,
+}
+
+impl<'a> Checked<'a> {
+    fn new(file: &'a [u8], header: &Header) -> Self {
+        let mut new = Self {
+            file,
+            size: header.size,
+            cluster: header.cluster_size(),
+            covered: BTreeMap::new(),
+            calls: 0,
+            bytes: 0,
+            floor: 0,
+            taken: BTreeMap::new(),
+            from: None,
+            shared: false,
+        };
+        // Refcount blocks hold nothing of the disk in any sound image; in order their bytes are not kept.
+        let table = header.refcount_range();
+        let table = usize::try_from(table.start).ok().and_then(|start| file.get(start..)).unwrap_or(&[]);
+        for entry in table.as_chunks::<8>().0.iter().take((header.refcount_table_length / 8) as usize) {
+            let block = u64::from_be_bytes(*entry) & OFFSET;
+            if block.is_multiple_of(new.cluster) && (block as usize) < file.len() {
+                new.taken.insert(block, block + new.cluster);
+            }
+        }
+        new
+    }
+
+    /// `reach`: bytes from `origin` on that no other part of the disk should have.
+    fn take(&mut self, origin: u64, reach: u64) {
+        let (mut start, mut end) = (origin, origin + reach);
+        while let Some((&first, &last)) = self.taken.range(..end).next_back()
+            && last > start
+        {
+            self.shared = true;
+            self.taken.remove(&first);
+            (start, end) = (start.min(first), end.max(last));
+        }
+        self.taken.insert(start, end);
+    }
+
+    fn cover(&mut self, at: u64, len: u64, from: From) -> Result<()> {
+        assert!(len > 0, "nothing was written at {at}");
+        let end = at.checked_add(len).expect("an offset of the disk overflows");
+        assert!(end <= self.size, "[{at}, {end}) lies beyond the disk of {} bytes", self.size);
+        if let Some((start, (before, _))) = self.covered.range(..end).next_back() {
+            assert!(*before <= at, "[{at}, {end}) was written twice, also as [{start}, {before})");
+        }
+        self.covered.insert(at, (end, from));
+        self.calls += 1;
+        if self.calls > CALLS || self.bytes > DATA { Err(Error::aborted()) } else { Ok(()) }
+    }
+
+    fn expect_from_file(&self, origin: u64, bytes: &[u8]) {
+        assert!(
+            self.shared || origin >= self.floor,
+            "data came from {origin}, a checkpoint could stand at {}",
+            self.floor
+        );
+        if self.from == Some(origin) {
+            return;
+        }
+        let found = usize::try_from(origin).ok().and_then(|at| self.file.get(at..at.checked_add(bytes.len())?));
+        assert!(found == Some(bytes), "what was given as {} bytes of the file at {origin} is not", bytes.len());
+    }
+}
+
+impl Disk for Checked<'_> {
+    fn data(&mut self, at: u64, origin: u64, bytes: Bytes) -> Result<()> {
+        self.take(origin, bytes.len() as u64);
+        self.expect_from_file(origin, &bytes);
+        self.bytes += bytes.len() as u64;
+        self.cover(at, bytes.len() as u64, From::Data(origin))
+    }
+
+    fn packed(&mut self, at: u64, len: usize, origin: u64, _how: Packing, bytes: Bytes) -> Result<()> {
+        // Another one may begin in its last sector.
+        let last = (origin + bytes.len() as u64 - 1) / SECTOR * SECTOR;
+        self.take(origin, last.saturating_sub(origin).max(1));
+        self.expect_from_file(origin, &bytes);
+        assert_eq!(len as u64, self.cluster, "a compressed cluster of another size");
+        assert!(at.is_multiple_of(self.cluster), "a compressed cluster at {at}");
+        assert!(!bytes.is_empty() && bytes.len() as u64 <= 2 * self.cluster + 512, "{} compressed bytes", bytes.len());
+        self.bytes += len as u64;
+        self.cover(at, self.cluster.min(self.size - at), From::Packed(origin))
+    }
+
+    fn zero(&mut self, at: u64, len: u64) -> Result<()> {
+        self.cover(at, len, From::Zeros)
+    }
+}
+
+/// Feeds one pass; false when the format has turned.
+fn feed(
+    format: &mut Qcow2,
+    disk: &mut Checked,
+    range: Range<u64>,
+    random: &mut Random,
+    in_order: bool,
+) -> Result<bool> {
+    let length = disk.file.len() as u64;
+    let (start, end) = (range.start.min(length), range.end.min(length));
+    let mut at = start;
+    for piece in random.pieces(&disk.file[start as usize..end as usize], PIECE) {
+        format.take(at, &Bytes::copy_of(piece), disk)?;
+        at += piece.len() as u64;
+        if in_order {
+            disk.floor = disk.floor.max(format.pinned().unwrap_or(at).min(at));
+        }
+        if format.turned() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn run(format: &mut Qcow2, disk: &mut Checked, random: &mut Random, resumed: bool) -> Result<()> {
+    let mut in_order = true;
+    for _ in 0..ROUNDS {
+        match format.wants()? {
+            Wants::Nothing => {
+                return format.finish(Some(disk.file.len() as u64), disk);
+            }
+            Wants::Rest(from) => {
+                feed(format, disk, from..u64::MAX, random, in_order && !resumed)?;
+            }
+            Wants::Ranges(ranges) => {
+                in_order = false;
+                let mut reached = 0;
+                for range in ranges {
+                    assert!(range.start >= reached && range.start < range.end, "{range:?} was wanted after {reached}");
+                    reached = range.end;
+                    if !feed(format, disk, range, random, false)? {
+                        break;
+                    }
+                }
+            }
+        }
+    }
+    panic!("{ROUNDS} rounds and no end");
+}
+
+struct Outcome {
+    result: Result<()>,
+    covered: Vec<(u64, u64, From)>,
+}
+
+/// One way through the image. None when its header is refused.
+fn decode(file: &[u8], metadata_first: bool, choose: &mut Random) -> Option<Outcome> {
+    let limits = Limits {
+        hold_back: [0, 64 << 10, 1 << 20][choose.below(3) as usize],
+        map: [0, 4 << 10, 1 << 20][choose.below(3) as usize],
+        ..LIMITS.clone()
+    };
+    let seekable = metadata_first || choose.one_in(2);
+    // Who gives ranges tells the length too.
+    let known = seekable || choose.one_in(2);
+    let file_length = known.then_some(file.len() as u64);
+    let head = &file[..file.len().min(1 << 20)];
+    let header = Header::parse(head, file_length, &limits).ok()?;
+    assert!(header.size <= limits.virtual_size);
+    let size = header.size;
+    let resumed = choose.one_in(4);
+    let mut held = Vec::new();
+    if resumed {
+        let first = choose.below(size.saturating_add(1)).min(1 << 20);
+        held.push(0..first);
+        let last = choose.below((size - first).min(1 << 20).saturating_add(1));
+        held.push(size - last..size);
+    }
+    let from = resumed.then(|| choose.below(file.len() as u64 + 1));
+    let options = Options {
+        file_length,
+        seekable,
+        metadata_first,
+        whole: choose.one_in(2),
+        from,
+        tables_first: choose.one_in(2),
+        held,
+        limits,
+        spill: None,
+    };
+    let mut disk = Checked::new(file, &header);
+    disk.from = from;
+    let result = memory::within(BOUND, || {
+        let mut format = Qcow2::new(header, options)?;
+        run(&mut format, &mut disk, choose, resumed)
+    });
+    if result.is_ok() && !resumed {
+        let covered: u64 = disk.covered.iter().map(|(start, (end, _))| end - start).sum();
+        assert_eq!(covered, size, "the disk is not whole, and nothing was said");
+    }
+    // A disk of a transfer that goes on has parts that are there already.
+    if resumed {
+        return None;
+    }
+    Some(Outcome { result, covered: joined(disk.covered) })
+}
+
+/// Neighbours that were only cut differently are joined.
+fn joined(covered: BTreeMap<u64, (u64, From)>) -> Vec<(u64, u64, From)> {
+    let mut joined: Vec<(u64, u64, From)> = Vec::new();
+    for (start, (end, from)) in covered {
+        let follows = |last: &(u64, u64, From)| match (last.2, from) {
+            (From::Zeros, From::Zeros) => true,
+            (From::Data(a), From::Data(b)) => a + (start - last.0) == b,
+            _ => false,
+        };
+        match joined.last_mut() {
+            Some(last) if last.1 == start && follows(last) => last.1 = end,
+            _ => joined.push((start, end, from)),
+        }
+    }
+    joined
+}
+
+/// The image arrives in order; where the decoder turns, it gets the ranges that it asks for.
+pub fn check_in_order(file: &[u8]) {
+    let mut choose = Random::of(file);
+    if let Some(whole) = decode(file, false, &mut choose)
+        && whole.result.is_ok()
+    {
+        check_cut(file, &whole, &mut choose);
+    }
+}
+
+/// The transfer is cut anywhere on its first pass, and goes on from the watermark that it had reached: what was
+/// written before and what is written then is the whole disk.
+fn check_cut(file: &[u8], whole: &Outcome, choose: &mut Random) {
+    let limits = LIMITS.clone();
+    let file_length = Some(file.len() as u64);
+    let Ok(header) = Header::parse(&file[..file.len().min(1 << 20)], file_length, &limits) else { return };
+    let options = Options { file_length, seekable: true, limits, ..Options::default() };
+    let mut before = Checked::new(file, &header);
+    let Ok(mut format) = Qcow2::new(header.clone(), options.clone()) else { return };
+    let cut = choose.below(file.len() as u64 + 1);
+    if format.wants().is_err() || !feed(&mut format, &mut before, 0..cut, choose, true).is_ok_and(|whole| whole) {
+        return;
+    }
+    let watermark = format.pinned().unwrap_or(cut).min(cut);
+
+    let mut after = Checked::new(file, &header);
+    after.from = Some(watermark);
+    let options = Options { from: Some(watermark), metadata_first: true, ..options };
+    let result = memory::within(BOUND, || run(&mut Qcow2::new(header, options)?, &mut after, choose, true));
+    assert!(result.is_ok(), "cut at {cut}, watermark {watermark}: {result:?}, {:?} at once", whole.result);
+    let written = |from: From, start: u64, end: u64| match from {
+        // What the engine recognises as written before, it does not write again.
+        From::Data(origin) => (start + watermark.saturating_sub(origin).min(end - start))..end,
+        From::Packed(origin) if origin < watermark => end..end,
+        _ => start..end,
+    };
+    let first = before.covered.iter().map(|(start, (end, _))| *start..*end);
+    let second = after.covered.iter().map(|(start, (end, from))| written(*from, *start, *end));
+    let mut all: Vec<Range<u64>> = first.chain(second).collect();
+    all.sort_unstable_by_key(|range| range.start);
+    let mut reached = 0;
+    for range in all.into_iter().filter(|range| !range.is_empty()) {
+        assert!(range.start <= reached, "cut at {cut}, watermark {watermark}: [{reached}, {}) is missing", range.start);
+        reached = reached.max(range.end);
+    }
+    assert_eq!(reached, after.size, "cut at {cut}, watermark {watermark}: the end is missing");
+}
+
+/// The tables first, then the data; and the same disk as in order.
+pub fn check_ranges(file: &[u8]) {
+    let mut choose = Random::of(file);
+    let ranges = decode(file, true, &mut choose);
+    let order = decode(file, false, &mut choose);
+    let (Some(ranges), Some(order)) = (ranges, order) else { return };
+    let bounded = |outcome: &Outcome| {
+        let code = outcome.result.as_ref().err().map(|error| error.code);
+        matches!(code, Some(Code::Aborted | Code::NeedsScratch | Code::TooLarge))
+    };
+    if bounded(&ranges) || bounded(&order) {
+        return;
+    }
+    let (by_ranges, in_order) = (&ranges.result, &order.result);
+    assert_eq!(by_ranges.is_ok(), in_order.is_ok(), "by ranges {by_ranges:?}, in order {in_order:?}");
+    if by_ranges.is_ok() {
+        assert!(ranges.covered == order.covered, "the two ways give different disks");
+    }
+}
+
+/// Any head, with any length that the source may have told.
+pub fn check_sniff(head: &[u8]) {
+    let mut random = Random::of(head);
+    let limits = Limits { workers: 1 + 2 * random.below(2) as usize, ..LIMITS.clone() };
+    let lengths = [None, Some(head.len() as u64), Some(head.len() as u64 + random.below(1 << 40)), Some(random.draw())];
+    for length in lengths {
+        let bound = 3 * head.len() + 2 * limits.decoder_memory as usize;
+        let sniffed = memory::within(bound, || sniff(head, length, &limits));
+        if sniffed.refusal.is_some() {
+            continue;
+        }
+        assert!(sniffed.window <= limits.decoder_window);
+        assert!(sniffed.virtual_size.is_none_or(|size| size <= limits.virtual_size));
+        assert_eq!(sniffed.header.is_some(), sniffed.format == FormatKind::Qcow2);
+    }
+}

@@ -1,0 +1,77 @@
+//! Makes the checksums of a damaged stream right, so that the fuzzer gets behind them.
+
+use diskferry_engine::codecs::{Kind, Sink};
+use diskferry_engine::error::{Error, Result};
+
+use crate::LIMITS;
+
+/// Bytes that a member may give to have its checksum computed.
+const MOST: usize = 256 << 10;
+
+/// None where nothing is to be changed, or it is not known how.
+pub fn repair(kind: Kind, input: &[u8]) -> Option<Vec<u8>> {
+    let repaired = match kind {
+        Kind::Gzip => gzip(input)?,
+        Kind::Xz => xz(input)?,
+        // Frame headers carry no checksum, and a content checksum is an option.
+        Kind::Zstd => return None,
+    };
+    (repaired != input).then_some(repaired)
+}
+
+struct Collect(Vec<u8>, Vec<u8>);
+
+impl Sink for Collect {
+    fn space(&mut self) -> Result<&mut [u8]> {
+        if self.0.len() >= MOST { Err(Error::aborted()) } else { Ok(&mut self.1) }
+    }
+
+    fn commit(&mut self, n: usize) -> Result<()> {
+        self.0.extend_from_slice(&self.1[..n]);
+        Ok(())
+    }
+
+    fn restart_due(&self) -> bool {
+        false
+    }
+
+    fn restart(&mut self, _at: diskferry_engine::codecs::Restart) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// The trailer of the last member, if all but that is right (RFC 1952, 2.3.1): where it is the only one.
+fn gzip(input: &[u8]) -> Option<Vec<u8>> {
+    let body = input.len().checked_sub(8)?;
+    let mut sink = Collect(Vec::new(), vec![0; 16 << 10]);
+    let mut codec = Kind::Gzip.open(&LIMITS, None).ok()?;
+    codec.push(&input[..body], &mut sink).ok()?;
+    let mut out = input.to_vec();
+    out[body..body + 4].copy_from_slice(&crc32fast::hash(&sink.0).to_le_bytes());
+    out[body + 4..].copy_from_slice(&(sink.0.len() as u32).to_le_bytes());
+    Some(out)
+}
+
+/// Stream header, first block header, index and footer (.xz File Format 2.1.1, 3.1, 4, 2.1.2). Blocks without a check
+/// (`xz --check=none`) then decode whatever their content.
+fn xz(input: &[u8]) -> Option<Vec<u8>> {
+    let mut out = input.to_vec();
+    let seal = |out: &mut [u8], from: usize, at: usize| {
+        let crc = crc32fast::hash(out.get(from..at)?).to_le_bytes();
+        out.get_mut(at..at + 4)?.copy_from_slice(&crc);
+        Some(())
+    };
+    seal(&mut out, 6, 8)?;
+    let first = *out.get(12)?;
+    if first != 0 {
+        seal(&mut out, 12, 12 + (usize::from(first) + 1) * 4 - 4)?;
+    }
+    let footer = out.len().checked_sub(12)?;
+    let backward = u32::from_le_bytes(*out.get(footer + 4..)?.first_chunk()?) as usize;
+    if let Some(index) = footer.checked_sub(backward.saturating_add(1).saturating_mul(4)) {
+        seal(&mut out, index, footer - 4)?;
+    }
+    let crc = crc32fast::hash(&out[footer + 4..footer + 10]).to_le_bytes();
+    out[footer..footer + 4].copy_from_slice(&crc);
+    Some(out)
+}
