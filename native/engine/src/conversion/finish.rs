@@ -280,7 +280,8 @@ impl Done {
 /// Takes the checkpoints away when what was written before them may be wrong, so that the next run begins anew and
 /// does not fail for ever. The record that this is an unfinished transfer of ours stays.
 fn void(shared: &Shared, identity: &str, journal: Option<&Journal>) {
-    let wrong = shared.failure().is_some_and(|e| matches!(e.code, Code::Corrupt | Code::DigestMismatch | Code::Changed));
+    let wrong =
+        shared.failure().is_some_and(|e| matches!(e.code, Code::Corrupt | Code::DigestMismatch | Code::Changed));
     let Some(journal) = journal.filter(|journal| wrong && journal.ensure_ours().is_ok()) else { return };
     // The failure itself is what people are told; a journal that cannot be written is no worse than an old one.
     let _ = journal.begin_again(identity);
