@@ -137,3 +137,38 @@ fn a_cut_between_the_tables_loses_nothing() {
     // Bit 62, no sectors beyond the first (docs/interop/qcow2.txt, "Compressed Clusters Descriptor").
     every_cut(&image((1 << 62) | (3 * CLUSTER) as u64, &packed[..length]), &expected);
 }
+
+/// A compressed cluster may overlap a plain one in a damaged image; both ways must then tell the same.
+#[test]
+fn what_overlaps_is_read_again() {
+    let mut packed = [0; CLUSTER];
+    let length = libdeflater::Compressor::new(libdeflater::CompressionLvl::default())
+        .deflate_compress(&[0x11; CLUSTER], &mut packed);
+    let inside = 16;
+    packed.copy_within(..length.unwrap(), inside);
+    let mut file = image(plain(3), &packed);
+    let entry = (1 << 62) | (3 * CLUSTER + inside) as u64;
+    file[2 * CLUSTER + 16..2 * CLUSTER + 24].copy_from_slice(&entry.to_be_bytes());
+    let mut expected = vec![0; 2 * SPAN];
+    expected[..CLUSTER].copy_from_slice(&packed);
+    expected[CLUSTER..2 * CLUSTER].fill(0x22);
+    expected[2 * CLUSTER..3 * CLUSTER].fill(0x11);
+    expected[SPAN..SPAN + CLUSTER].copy_from_slice(&packed);
+    let limits = Limits::default();
+    let length = Some(file.len() as u64);
+    let header = Header::parse(&file, length, &limits).unwrap();
+    let options = Options { file_length: length, seekable: true, limits, ..Options::default() };
+    let mut disk = Target { bytes: vec![0xee; expected.len()], skip_below: 0 };
+    let mut format = Qcow2::new(header, options).unwrap();
+    // A piece ends inside of both.
+    let pieces = [0..3 * CLUSTER + 20, 3 * CLUSTER + 20..file.len()];
+    assert_eq!(format.wants().unwrap(), Wants::Rest(0));
+    for piece in pieces {
+        format.take(piece.start as u64, &Bytes::copy_of(&file[piece]), &mut disk).unwrap();
+        if format.turned() {
+            break;
+        }
+    }
+    run(&mut format, &file, &mut disk, usize::MAX).unwrap();
+    assert!(disk.bytes == expected);
+}

@@ -296,6 +296,11 @@ impl Format for Qcow2 {
                     self.read_metadata(&piece, disk)?;
                 }
                 let delivered = self.deliver(&piece, disk)?;
+                if let Some(&x) = self.missed.first() {
+                    self.turn(|| {
+                        format!("disk offset {} lies across bytes of the image that another part has", x.guest)
+                    })?;
+                }
                 if self.turned {
                     return Ok(());
                 }
