@@ -185,13 +185,17 @@ async function lived(image: string, seed: number): Promise<void> {
     }
     return commands;
   };
-  await qemuIo(image, writes(size, 60));
+  // QEMU refuses to write compressed over clusters that are there; qemu-io goes on with the next command and says so
+  // at the end. Whatever the history came to, QEMU itself is the oracle.
+  const live = (commands: string[]): Promise<unknown> => qemuIo(image, commands).catch(() => undefined);
+  await live(writes(size, 60));
   if (random() < 0.4 && !extended) await run('qemu-img', 'qemu-utils', ['snapshot', '-c', 'a', image]);
   // Enough for the L1 table of small clusters to move to the end of the file.
   const grown = size + 512 * Math.floor(random() * 40000);
   if (compat === '1.1' || !(await hasSnapshot(image)))
     await run('qemu-img', 'qemu-utils', ['resize', '-q', image, String(grown)]);
-  await qemuIo(image, writes((await virtualSize(image)) ?? size, 40));
+  await live(writes((await virtualSize(image)) ?? size, 40));
+  await run('qemu-img', 'qemu-utils', ['check', '-q', image]);
 }
 
 async function hasSnapshot(image: string): Promise<boolean> {

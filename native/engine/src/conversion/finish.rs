@@ -9,6 +9,7 @@ use crate::error::{Code, Error, Result, Stage};
 use crate::journal::{self, Finishing, Journal};
 use crate::mark;
 use crate::targets::{Kind, Target};
+use crate::zeros::{GRAIN, data_runs};
 
 use super::checkpoint::Note;
 use super::decoder::Decoded;
@@ -180,7 +181,7 @@ impl Done {
             let sector = target.facts().logical_block as usize;
             step("finish-data");
             if tail_start(length) <= HELD {
-                let disk = [head, tail].concat();
+                let disk = [&head[..], &tail[..]].concat();
                 journal.finish_small(&disk, sector, &cut, &step)?;
             } else {
                 let finishing = Finishing {
@@ -195,6 +196,11 @@ impl Done {
                     resumes: self.resumes,
                 };
                 journal.finish(finishing, &head, tail_at, &tail, sector, &cut, &step)?;
+            }
+        }
+        if kind == Kind::File && !self.options.preallocate {
+            for (at, bytes) in [(0, &head), (tail_at, &tail)] {
+                give_back(&*target, at, bytes)?;
             }
         }
         self.mark(disk_digest);
@@ -306,6 +312,18 @@ fn void(shared: &Shared, identity: &str, journal: Option<&Journal>) {
     let Some(journal) = journal.filter(|journal| wrong && journal.ensure_ours().is_ok()) else { return };
     // The failure itself is what people are told; a journal that cannot be written is no worse than an old one.
     let _ = journal.begin_again(identity);
+}
+
+/// The room of the journal and of the held ends becomes a hole again where the disk is zeros.
+fn give_back(target: &dyn Target, at: u64, bytes: &[u8]) -> Result<()> {
+    let mut from = 0;
+    for run in data_runs(bytes, GRAIN).chain(std::iter::once(bytes.len()..bytes.len())) {
+        if run.start > from {
+            target.zero(at + from as u64, (run.start - from) as u64)?;
+        }
+        from = run.end;
+    }
+    Ok(())
 }
 
 /// What the finishing record has room for: a SHA-256, or the first half of a SHA-512.
