@@ -90,7 +90,7 @@ async function killAndGoOn({ image, raw, to, rate, seed }: Killing): Promise<num
   await using aim = await target(to, size);
   const args = ['import', `${server.url}/${image}`, aim.path, '--json', '--progress', 'none'];
   if (rate !== undefined) args.push('--rate', `${rate}B/s`);
-  server.nextRun();
+  server.forget();
   const costs: number[] = [];
   let [previous, killed] = [0, 0];
   for (;;) {

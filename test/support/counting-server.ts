@@ -70,6 +70,12 @@ export class CountingServer implements AsyncDisposable {
     return this.#bytes;
   }
 
+  /** Begins with a client that has been sent nothing yet. */
+  forget(): void {
+    this.nextRun();
+    this.#before.clear();
+  }
+
   /** What was counted since the last call; another run begins. */
   nextRun(): Counted {
     const counted = { bytes: this.#bytes, again: this.#again, requests: this.#requests };

@@ -303,7 +303,8 @@ pub fn open_target(env: &Env, spec: TargetSpec) -> napi::Result<Object<'static>>
         } else {
             Recovered::Nothing
         };
-        let foreign = facts.foreign.clone();
+        let begun = facts.exists && journal::was_beginning(&*conversion::journal_store(&target, facts.length))?;
+        let foreign = facts.foreign.clone().filter(|_| !begun);
         let free = matches!(recovered, Recovered::Nothing);
         let marked = if facts.kind == Kind::File && free { mark::read(&path, &*target) } else { None };
         Ok(NativeTarget { path, key, target: Mutex::new(Some(target)), facts, foreign, recovered, marked })

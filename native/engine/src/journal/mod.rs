@@ -198,6 +198,19 @@ pub fn recover(store: &dyn Store, key: &Key) -> Result<Recovered> {
     }
 }
 
+/// Whether a journal was being laid out when it was cut: its filler stands and no record yet. Nothing of ours or of
+/// anybody else's is there, so a transfer may begin.
+pub fn was_beginning(store: &dyn Store) -> Result<bool> {
+    if store.length() < ROOM as u64 {
+        return Ok(false);
+    }
+    // Between the small box and the first slot there is nothing else.
+    let from = SMALL_BOX.0 + SMALL_BOX.1;
+    let mut front = crate::bytes::Aligned::zeroed(SLOTS[0] - from);
+    store.read(from as u64, &mut front)?;
+    Ok(front.iter().all(|byte| *byte == FILLER))
+}
+
 /// Overwrites the journal with zeros, durably. On a target whose transfer finished this destroys the disk's head:
 /// the caller asks [`recover`] first.
 pub fn forget(store: &dyn Store) -> Result<()> {
