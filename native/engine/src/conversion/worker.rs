@@ -21,6 +21,15 @@ const GRAIN: usize = 4096;
 /// The largest cluster (qcow2: cluster_bits <= 21) and so the largest packed job.
 pub const MOST_UNPACKED: usize = 2 << 20;
 
+/// How bytes reach the target.
+#[derive(Clone, Copy)]
+enum Writing {
+    /// Past the page cache, from a slab that nobody else is waiting for: no copy is made.
+    Direct,
+    /// Copied, from a buffer that is needed again at once: the thread need not wait for the device.
+    Behind,
+}
+
 /// Where decoded bytes go; shared by workers, decoder and checkpointer.
 pub struct Sinkhole {
     pub target: Arc<dyn Target>,
@@ -39,7 +48,7 @@ impl Sinkhole {
     }
 
     /// Writes a region of the disk outside the held ends.
-    fn region(&self, at: u64, bytes: &[u8], length: Option<u64>) -> Result<()> {
+    fn region(&self, at: u64, bytes: &[u8], how: Writing, length: Option<u64>) -> Result<()> {
         let (mut at, mut bytes) = (at, bytes);
         let lead = (at.next_multiple_of(LEAF) - at).min(bytes.len() as u64) as usize;
         if lead > 0 {
@@ -51,7 +60,7 @@ impl Sinkhole {
         let whole_end = if length == Some(end) { end } else { end / LEAF * LEAF };
         let whole = (whole_end.max(at) - at) as usize;
         if whole > 0 {
-            self.whole_leaves(at, &bytes[..whole])?;
+            self.whole_leaves(at, &bytes[..whole], how)?;
         }
         if whole < bytes.len() {
             self.part(at + whole as u64, &bytes[whole..], length)?;
@@ -75,7 +84,7 @@ impl Sinkhole {
         let len = Self::leaf_len(length, at) as usize;
         if g.whole {
             return match &g.buffer {
-                Some(buffer) => self.whole_leaves(at, &buffer[..len]),
+                Some(buffer) => self.whole_leaves(at, &buffer[..len], Writing::Behind),
                 None => self.zeros(at, len as u64).map(|()| self.digest.set_zero(g.leaf, 1)),
             };
         }
@@ -84,7 +93,7 @@ impl Sinkhole {
         for run in runs(g.data) {
             let end = run.end.min(len);
             if let Some(buffer) = &g.buffer {
-                self.write(at + run.start as u64, &buffer[run.start..end])?;
+                self.write(at + run.start as u64, &buffer[run.start..end], Writing::Behind)?;
             }
         }
         for run in runs(g.zero) {
@@ -93,7 +102,7 @@ impl Sinkhole {
         Ok(())
     }
 
-    fn whole_leaves(&self, at: u64, bytes: &[u8]) -> Result<()> {
+    fn whole_leaves(&self, at: u64, bytes: &[u8], how: Writing) -> Result<()> {
         let began = Instant::now();
         let hashes: Vec<[u8; 32]> = bytes.chunks(LEAF as usize).map(leaf_hash).collect();
         Counters::since(&self.shared.counters.work_busy_ns, began);
@@ -101,13 +110,13 @@ impl Sinkhole {
             let mut written = 0;
             for run in data_runs(bytes, GRAIN) {
                 written += run.len() as u64;
-                self.write(at + run.start as u64, &bytes[run])?;
+                self.write(at + run.start as u64, &bytes[run], how)?;
             }
             Counters::add(&self.shared.counters.skipped, bytes.len() as u64 - written);
         } else {
             // Leaves that are all zero are zeroed by the cheapest call; shorter runs are written as they are.
             for run in data_runs(bytes, LEAF as usize) {
-                self.write(at + run.start as u64, &bytes[run])?;
+                self.write(at + run.start as u64, &bytes[run], how)?;
             }
             let mut zero_from = 0;
             for run in data_runs(bytes, LEAF as usize).chain(std::iter::once(bytes.len()..bytes.len())) {
@@ -119,12 +128,15 @@ impl Sinkhole {
         Ok(())
     }
 
-    fn write(&self, at: u64, bytes: &[u8]) -> Result<()> {
+    fn write(&self, at: u64, bytes: &[u8], how: Writing) -> Result<()> {
         if bytes.is_empty() {
             return Ok(());
         }
         let began = Instant::now();
-        self.target.write(at, bytes)?;
+        match how {
+            Writing::Direct => self.target.write(at, bytes)?,
+            Writing::Behind => self.target.write_behind(at, bytes)?,
+        }
         Counters::since(&self.shared.counters.write_busy_ns, began);
         Counters::add(&self.shared.counters.written, bytes.len() as u64);
         Ok(())
@@ -234,19 +246,19 @@ impl Unpacker {
 pub fn run(jobs: &Jobs, to: &Sinkhole, length: Option<u64>) -> Result<()> {
     let mut unpacker = None;
     while let Some(Job { work, ends_only, token }) = jobs.take()? {
-        let place = |at: u64, bytes: &[u8]| {
+        let place = |at: u64, bytes: &[u8], how: Writing| {
             let kept = length.map_or(bytes.len(), |l| bytes.len().min(l.saturating_sub(at) as usize));
             let (at, rest) = to.ends.capture(at, &bytes[..kept]);
-            if ends_only || rest.is_empty() { Ok(()) } else { to.region(at, rest, length) }
+            if ends_only || rest.is_empty() { Ok(()) } else { to.region(at, rest, how, length) }
         };
         let done = match work {
-            Work::Data { at, bytes } => place(at, &bytes),
+            Work::Data { at, bytes } => place(at, &bytes, Writing::Direct),
             Work::Packed(clusters) => {
                 let began = Instant::now();
                 let at = clusters.first().map_or(0, |c| c.at);
                 let unpacked = unpacker.get_or_insert_with(Unpacker::default).unpack(&clusters);
                 Counters::since(&to.shared.counters.work_busy_ns, began);
-                unpacked.and_then(|bytes| place(at, bytes))
+                unpacked.and_then(|bytes| place(at, bytes, Writing::Behind))
             }
             Work::Zero { at, len } => to.zero_region(at, len, length),
         };

@@ -135,6 +135,11 @@ impl Target for BlockTarget {
         self.descriptors.write(at, bytes)
     }
 
+    fn write_behind(&self, at: u64, bytes: &[u8]) -> Result<()> {
+        self.within(at, bytes.len() as u64)?;
+        self.descriptors.write_behind(at, bytes)
+    }
+
     fn zero(&self, at: u64, len: u64) -> Result<()> {
         self.descriptors.usable()?;
         let end = self.within(at, len)?;

@@ -140,6 +140,12 @@ impl Descriptors {
         self.write_buffered(at + middle.end as u64, &bytes[middle.end..])
     }
 
+    pub(super) fn write_behind(&self, at: u64, bytes: &[u8]) -> Result<()> {
+        self.usable()?;
+        self.within_offsets(at, bytes.len() as u64)?;
+        self.write_buffered(at, bytes)
+    }
+
     fn write_direct(&self, mut at: u64, mut bytes: &[u8]) -> Result<()> {
         while !bytes.is_empty() {
             let Some(direct) = self.direct.as_ref().filter(|_| bytes.len().is_multiple_of(self.align)) else {

@@ -182,6 +182,10 @@ impl Target for FileTarget {
         self.file()?.write(at, bytes)
     }
 
+    fn write_behind(&self, at: u64, bytes: &[u8]) -> Result<()> {
+        self.file()?.write_behind(at, bytes)
+    }
+
     fn zero(&self, at: u64, len: u64) -> Result<()> {
         let file = self.file()?;
         file.usable()?;

@@ -54,6 +54,11 @@ pub trait Target: Send + Sync {
     /// Writes all of `bytes`. What is aligned to [`crate::bytes::ALIGN`] in memory and in the file goes past the
     /// page cache, the rest through it.
     fn write(&self, at: u64, bytes: &[u8]) -> Result<()>;
+    /// As `write`, through the page cache and without waiting for the device: for a buffer that is needed again at
+    /// once. A thread that inflates then does not stand still while the device works (docs/benchmarks.md).
+    fn write_behind(&self, at: u64, bytes: &[u8]) -> Result<()> {
+        self.write(at, bytes)
+    }
     /// The range reads as zeros afterwards, by the cheapest call that guarantees it. At most 1 GiB a call, so
     /// that a caller can stop in between.
     fn zero(&self, at: u64, len: u64) -> Result<()>;
