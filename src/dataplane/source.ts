@@ -20,6 +20,8 @@ export interface SourceFacts {
   readonly digest?: Digest;
   /** The bytes come over a network: they may stall, be cut, and more connections may bring more. Absent = local. */
   readonly remote?: boolean;
+  /** Milliseconds from the first request to the head of its answer, connecting included. */
+  readonly latency?: number;
 }
 
 /** Things a person wants to know of a source that no decision needs: redirects followed, certificate, proxy or direct. */
@@ -27,7 +29,8 @@ export type SourceDetails = Readonly<Record<string, string | number | boolean | 
 
 /**
  * An opened object whose bytes can be read. Implementations promise:
- * - `read` yields bytes [from, to) in order and nothing else; chunks belong to the consumer and are never reused.
+ * - `read` yields bytes [from, to) in order and nothing else; chunks of a driver belong to the consumer and are never
+ *   reused (those of the filter `parallel` may be).
  * - `read` may be called again, and concurrently when `facts.ranges`; otherwise a second `read`, or one with
  *   `from > 0`, throws UNSUPPORTED before yielding.
  * - it throws CHANGED when the object is no longer the one that was opened, TRUNCATED when it ends before `to` (or

@@ -272,6 +272,12 @@ describe('the number of connections', () => {
       for (let count = 0; count < 5; count += 1) tuner.observe(sample(part));
       expect(tuner.connections).toBe(1);
     }
+    const far = new Tuner(8, undefined, 40);
+    expect(far.connections).toBe(4);
+    far.observe(sample({ retries: 1 }));
+    expect(far.connections).toBe(1);
+    expect(new Tuner(2, undefined, 40).connections).toBe(2);
+
     const limited = new Tuner(4, 1);
     limited.observe(sample({ bytes: 2 * INTERVAL }));
     expect(limited.connections).toBe(1);

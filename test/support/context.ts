@@ -28,7 +28,8 @@ export function testContext(limits: Partial<TransportLimits> = {}): TestContext 
 /** All bytes of a stream. */
 export async function collect(bytes: ByteStream): Promise<Buffer> {
   const chunks: Uint8Array[] = [];
-  for await (const batch of bytes) chunks.push(...batch);
+  // Copied, because a filter may use the memory again.
+  for await (const batch of bytes) for (const chunk of batch) chunks.push(Buffer.from(chunk));
   return Buffer.concat(chunks);
 }
 

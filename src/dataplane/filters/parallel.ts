@@ -10,14 +10,17 @@ export const WINDOW = 2 * 1024 * 1024;
 /**
  * Fetches windows over several connections and yields them in order. It begins with one connection that streams the
  * whole range, and takes more only where they are seen to bring more. Memory: at most `limits.connections` x WINDOW.
+ * Chunks of a range longer than WINDOW may lie in memory that is used again: they are valid until the next batch is
+ * asked for.
  */
 export function parallel(next: Source, context: Context): Source {
   const most = context.limits.connections;
   if (!next.facts.ranges || next.facts.remote !== true || most < 2) return next;
   // One tuner and one meter for all reads: a pass of many short ranges is measured as one.
   const limit = context.limits.rate;
-  const tuner = new Tuner(most, limit === undefined ? undefined : (limit / 1000) * 0.9);
+  const tuner = new Tuner(most, limit === undefined ? undefined : (limit / 1000) * 0.9, next.facts.latency);
   const meter = new Meter(tuner, context);
+  const buffers = new Buffers();
   return filtered(next, async function* (range, signal) {
     const to = Math.min(range.to ?? Number.POSITIVE_INFINITY, next.facts.length ?? Number.POSITIVE_INFINITY);
     let at = range.from;
@@ -25,7 +28,7 @@ export function parallel(next: Source, context: Context): Source {
       const alone = tuner.connections === 1 || to - at <= WINDOW;
       const bytes = alone
         ? single(next, { from: at, to }, signal, meter, tuner)
-        : windows(next, { from: at, to }, signal, meter, tuner, most * WINDOW);
+        : windows(next, { from: at, to }, signal, meter, tuner, buffers);
       try {
         for await (const batch of bytes) {
           at += sizeOf(batch);
@@ -64,21 +67,16 @@ async function* windows(
   signal: AbortSignal,
   meter: Meter,
   tuner: Tuner,
-  memory: number,
+  buffers: Buffers,
 ): ByteStream {
   const leave = new AbortController();
   const stop = AbortSignal.any([signal, leave.signal]);
   const under: Window[] = [];
   let asked = span.from;
   const fill = (): void => {
-    // With few connections a window is longer: the memory is the same and the round trips are fewer.
-    const length = Math.floor(memory / tuner.connections);
     while (under.length < tuner.connections && tuner.connections > 1 && asked < span.to) {
-      // What is already under way keeps its room: windows get shorter when connections get more.
-      const held = under.reduce((sum, window) => sum + window.length, 0);
-      if (held > 0 && held + WINDOW > memory) break;
-      const to = Math.min(span.to, asked + Math.min(length, memory - held));
-      under.push(new Window(next, { from: asked, to }, stop));
+      const to = Math.min(span.to, asked + WINDOW);
+      under.push(new Window(next, { from: asked, to }, stop, buffers.take()));
       asked = to;
     }
   };
@@ -88,42 +86,61 @@ async function* windows(
       const window = under[0];
       if (!window) return;
       meter.waiting();
-      const batch = await window.next();
-      if (!batch) {
+      const chunk = await window.next();
+      if (!chunk) {
         under.shift();
+        buffers.give(window.buffer);
         continue;
       }
-      meter.came(sizeOf(batch));
-      yield batch;
+      meter.came(chunk.length);
+      yield [chunk];
     }
   } finally {
     leave.abort();
     await Promise.all(under.map((window) => window.left));
+    for (const window of under) buffers.give(window.buffer);
+  }
+}
+
+/**
+ * Room for windows, used again and again: socket chunks that wait for their turn would grow old in V8's heap, where
+ * nothing frees them for a long time.
+ */
+class Buffers {
+  readonly #free: Uint8Array[] = [];
+
+  take(): Uint8Array {
+    return this.#free.pop() ?? Buffer.allocUnsafeSlow(WINDOW);
+  }
+
+  give(buffer: Uint8Array): void {
+    this.#free.push(buffer);
   }
 }
 
 /** A range that is being fetched into memory. */
 class Window {
-  readonly length: number;
+  readonly buffer: Uint8Array;
   /** Resolves when nothing is being fetched any more. Never rejects. */
   readonly left: Promise<void>;
-  #batches: (readonly Uint8Array[])[] = [];
+  #filled = 0;
+  #taken = 0;
   #state: 'coming' | 'ended' | { readonly error: unknown } = 'coming';
   #wake: (() => void) | undefined;
 
-  constructor(next: Source, span: Span, signal: AbortSignal) {
-    this.length = span.to - span.from;
+  /** `buffer` has room for the whole span. */
+  constructor(next: Source, span: Span, signal: AbortSignal, buffer: Uint8Array) {
+    this.buffer = buffer;
     this.left = this.#fetch(next.read(span, signal));
   }
 
-  /** The next batch; undefined at the end. */
-  async next(): Promise<readonly Uint8Array[] | undefined> {
+  /** All that has come and was not taken; undefined at the end. */
+  async next(): Promise<Uint8Array | undefined> {
     for (;;) {
-      if (this.#batches.length > 0) {
-        // All that has come, as one batch.
-        const [first, ...more] = this.#batches;
-        this.#batches = [];
-        return more.length === 0 ? first : [...(first ?? []), ...more.flat()];
+      if (this.#taken < this.#filled) {
+        const chunk = this.buffer.subarray(this.#taken, this.#filled);
+        this.#taken = this.#filled;
+        return chunk;
       }
       if (this.#state === 'ended') return undefined;
       if (this.#state !== 'coming') throw this.#state.error;
@@ -136,7 +153,10 @@ class Window {
   async #fetch(bytes: ByteStream): Promise<void> {
     try {
       for await (const batch of bytes) {
-        this.#batches.push(batch);
+        for (const chunk of batch) {
+          this.buffer.set(chunk, this.#filled);
+          this.#filled += chunk.length;
+        }
         this.#wake?.();
       }
       this.#state = 'ended';

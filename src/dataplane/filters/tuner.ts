@@ -8,6 +8,12 @@ const WAITED = 0.5;
 const BUSY = 0.7;
 /** Bytes a millisecond (400 MB/s): one connection that brings this much is not held up by its window or its server. */
 const FAST = 400_000;
+/**
+ * Milliseconds to connect and be answered from which a server is far: one connection then brings at most its window a
+ * round trip (RFC 7323 section 1.1), so it is not tried alone first.
+ */
+const FAR = 25;
+const BEGIN_FAR = 4;
 /** Intervals without a new step: after one that brought nothing (30 s), and after the server protested (10 s). */
 const AFTER_FAILURE = 60;
 const AFTER_PROTEST = 20;
@@ -24,17 +30,19 @@ export interface Sample {
   readonly retries: number;
 }
 
-/** Decides how many connections are worth it. Begins with one; doubles while that pays; a protest brings it back to one. */
+/** Decides how many connections are worth it. Begins with one, or some where the server is far; doubles while that pays; a protest brings it back to one. */
 export class Tuner {
   readonly #most: number;
   /** Bytes a millisecond beyond which nothing is gained, the user's own limit. */
   readonly #enough: number;
-  #connections = 1;
+  #connections: number;
   #trial: { readonly from: number; readonly rate: number; warm: boolean } | undefined;
   #hold = 0;
 
-  constructor(most: number, enough = FAST) {
+  /** `latency`: milliseconds that the source's first answer took. */
+  constructor(most: number, enough = FAST, latency = 0) {
     this.#most = most;
+    this.#connections = latency < FAR ? 1 : Math.min(most, BEGIN_FAR);
     this.#enough = Math.min(enough, FAST);
   }
 

@@ -76,6 +76,8 @@ class Client {
   readonly spec: HttpSpec;
   readonly context: Context;
   readonly connections: Connections;
+  /** Milliseconds that the last answer's head took. */
+  latency = 0;
   /** Where the last redirect led: later reads go there at once. */
   #final: URL;
 
@@ -125,7 +127,10 @@ class Client {
     context.counters.opened += 1;
     try {
       const request = { url, headers, headersTimeout: context.limits.stall };
-      return await send(connections.dispatcher(url), request, signal);
+      const asked = performance.now();
+      const answer = await send(connections.dispatcher(url), request, signal);
+      this.latency = performance.now() - asked;
+      return answer;
     } catch (error) {
       if (signal.aborted) throw stopped(signal);
       const proxy = connections.proxy(url);
@@ -187,6 +192,7 @@ async function openAt(client: Client, arrival: Arrival): Promise<Source> {
     ...(tag?.strong ? { validator: tag.text } : {}),
     ...(digest ? { digest } : {}),
     remote: true,
+    latency: client.latency,
   };
   const pinned: Pinned = {
     total,
