@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::bytes::{Bytes, Pool, SLAB, SlabMut};
 use crate::codecs::{self, Codec, Restart, Sink};
+use crate::digest::LEAF;
 use crate::error::{Code, Error, Result, Stage};
 use crate::formats::{Format, Wants};
 use crate::limits::Limits;
@@ -225,7 +226,7 @@ impl Decoder {
             return Ok(());
         }
         let queued = if self.format.in_disk_order() { self.queue.queued_to() } else { u64::MAX };
-        let watermark = self.format.pinned().unwrap_or(u64::MAX).min(end).min(queued);
+        let watermark = whole_leaves(self.format.pinned().unwrap_or(u64::MAX).min(end).min(queued));
         self.barriers.set(&mut self.queue, &self.feed, end, (watermark, None, watermark))
     }
 
@@ -235,6 +236,7 @@ impl Decoder {
         let source_from = from.map_or(0, |r| r.source_offset);
         let decoded_from = from.map_or(0, |r| r.decoded_offset);
         self.begin_round(&Wants::Rest(source_from));
+        let written_before = self.queue.skip_below();
         let mut out = Output {
             pool: Pool::new(self.output_slabs),
             slab: None,
@@ -249,6 +251,7 @@ impl Decoder {
             restart_taken_at: source_from,
             offered: None,
             usable: from.cloned(),
+            written_before,
             enough,
         };
         let ended = loop {
@@ -305,6 +308,12 @@ impl Decoder {
     }
 }
 
+/// A run that goes on writes from here: in the middle of a leaf, or of a sector, it would write over what the run
+/// before it wrote there, because it does not know it. A codec may begin again at any byte, so this is not a given.
+fn whole_leaves(offset: u64) -> u64 {
+    offset / LEAF * LEAF
+}
+
 /// Decoded bytes on their way into the format, in slabs aligned to the decoded offset.
 struct Output<'a> {
     pool: Pool,
@@ -324,6 +333,8 @@ struct Output<'a> {
     offered: Option<Restart>,
     /// The newest one below which everything is queued.
     usable: Option<Restart>,
+    /// What an earlier run wrote of a raw disk; it may reach further than this run has decoded yet.
+    written_before: u64,
     /// Decoded bytes from here on are not wanted in this pass.
     enough: Option<u64>,
 }
@@ -356,7 +367,11 @@ impl Output<'_> {
 
     fn barrier(&mut self) -> Result<()> {
         let raw = self.format.in_disk_order();
-        let queued = if raw { self.queue.queued_to().min(self.at) } else { self.format.pinned().unwrap_or(self.at) };
+        let queued = if raw {
+            self.written_before.max(whole_leaves(self.queue.queued_to().min(self.at)))
+        } else {
+            whole_leaves(self.format.pinned().unwrap_or(self.at))
+        };
         if let Some(offered) = &self.offered
             && raw
             && offered.decoded_offset <= queued

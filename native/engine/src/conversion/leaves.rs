@@ -63,6 +63,8 @@ impl Leaves {
     /// Adds a part of one leaf (`from` within the leaf; `data` None for zeros). `leaf_len` is 64 KiB, or less for the
     /// disk's last leaf. Answers a leaf to be written: this one when it is whole, or an old one that makes room.
     pub fn add(&self, leaf: u64, leaf_len: u64, from: u64, len: u64, data: Option<&[u8]>) -> Option<Gathered> {
+        // A part is written in whole sectors: one that began within a sector would put zeros over what is in front of it.
+        assert!(from.is_multiple_of(SECTOR), "a part of leaf {leaf} begins at {from}, within a sector");
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.clock += 1;
         let clock = state.clock;

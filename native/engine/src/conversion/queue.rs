@@ -97,6 +97,11 @@ impl Queue {
         Ok(())
     }
 
+    /// Origin below which everything is on the target already.
+    pub fn skip_below(&self) -> u64 {
+        self.skip_below
+    }
+
     /// For data in the order of the disk: offset below which everything that came has been queued to be written.
     pub fn queued_to(&self) -> u64 {
         match (self.delay.pieces.front(), self.length) {

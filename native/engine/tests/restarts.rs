@@ -1,0 +1,116 @@
+//! A compressed stream is stopped and goes on where its codec can, which is at any byte of the disk: what was written
+//! before stays as it is.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use diskferry_engine::conversion::{Conversion, Next, Options, Pushed, Way};
+use diskferry_engine::limits::Limits;
+use diskferry_engine::{sniff, targets};
+
+const MIB: usize = 1 << 20;
+/// A checkpoint falls due after this long (conversion/decoder.rs, CHECKPOINT_TIME), and takes a moment.
+const DUE: Duration = Duration::from_millis(1100);
+const MADE: Duration = Duration::from_millis(300);
+
+/// Bytes of six random bits: gzip makes many small blocks of them, and so restart points at odd places.
+fn disk() -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut byte = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 40) as u8 & 0x3f
+    };
+    (0..20 * MIB).map(|_| byte()).collect()
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut child =
+        Command::new("gzip").args(["-c", "-1"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(move || stdin.write_all(bytes).unwrap());
+        child.wait_with_output().unwrap().stdout
+    })
+}
+
+/// Goes on with at most `budget` chunks of the source behind the head and is then dropped; without a budget, to the end.
+/// Where so many chunks are left as `pauses` says, it waits until a checkpoint falls due.
+fn run(path: &Path, source: &[u8], resume: bool, budget: Option<usize>, pauses: &[usize]) {
+    let limits = Limits { workers: 2, ..Limits::default() };
+    let length = Some(source.len() as u64);
+    let options = Options {
+        sniffed: sniff::sniff(&source[..MIB], length, &limits),
+        key: [7; 32],
+        marked: None,
+        identity: "{\"name\":\"test\"}".to_owned(),
+        way: Way::Stream,
+        source_length: length,
+        seekable: true,
+        whole_source: true,
+        resume,
+        size: None,
+        preallocate: false,
+        digest: None,
+        disk_digest: None,
+        spill: None,
+        limits,
+        failpoint: None,
+    };
+    let conversion = Conversion::start(targets::open(path).unwrap(), options).unwrap();
+    let mut left = budget;
+    loop {
+        let requests = match conversion.next(16).unwrap() {
+            Next::Finished => break,
+            Next::Wait => {
+                std::thread::sleep(Duration::from_micros(200));
+                continue;
+            }
+            Next::Fetch(requests) => requests,
+        };
+        'round: for request in requests {
+            let mut at = request.from as usize;
+            while at < source.len() {
+                let n = (source.len() - at).min(100_000);
+                let counts = budget.is_some() && (request.from > 0 || !resume);
+                if counts && left.is_some_and(|left| pauses.contains(&left)) {
+                    std::thread::sleep(DUE);
+                }
+                match conversion.push(at as u64, &source[at..at + n]).unwrap() {
+                    Pushed::Taken => at += n,
+                    Pushed::Full => std::thread::sleep(Duration::from_micros(200)),
+                    Pushed::PassOver => break 'round,
+                }
+                if let Some(left) = left.as_mut().filter(|_| counts) {
+                    *left -= 1;
+                    if *left == 0 {
+                        std::thread::sleep(MADE);
+                        return;
+                    }
+                }
+            }
+            conversion.end(source.len() as u64);
+        }
+    }
+    conversion.finish().unwrap();
+}
+
+#[test]
+fn a_restart_within_a_sector_leaves_what_is_before_it() {
+    let disk = disk();
+    let source = gzip(&disk);
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("disk.img");
+    run(&path, &source, false, Some(60), &[40, 20]);
+    // Some of these make a checkpoint while the first piece behind the restart point is the oldest that has not left.
+    for pause in [22, 18, 14, 10] {
+        run(&path, &source, true, Some(30), &[pause]);
+    }
+    run(&path, &source, true, None, &[]);
+    let got = std::fs::read(&path).unwrap();
+    let wrong = got.iter().zip(&disk).position(|(got, wanted)| got != wanted);
+    assert_eq!((got.len(), wrong), (disk.len(), None));
+}
