@@ -138,6 +138,37 @@ fn a_cut_between_the_tables_loses_nothing() {
     every_cut(&image((1 << 62) | (3 * CLUSTER) as u64, &packed[..length]), &expected);
 }
 
+/// The source cannot seek: it is given again from its first byte, in another piece than before, so that both tables are
+/// known when the data passes.
+#[test]
+fn what_is_given_again_reaches_both_tables() {
+    let mut expected = vec![0; 2 * SPAN];
+    expected[..CLUSTER].fill(0x11);
+    expected[CLUSTER..2 * CLUSTER].fill(0x22);
+    expected[SPAN..SPAN + CLUSTER].fill(0x11);
+    let mut packed = [0; CLUSTER];
+    let length = libdeflater::Compressor::new(libdeflater::CompressionLvl::default())
+        .deflate_compress(&[0x11; CLUSTER], &mut packed);
+    let entry = (1 << 62) | (3 * CLUSTER) as u64;
+    for file in [image(plain(3), &[0x11; CLUSTER]), image(entry, &packed[..length.unwrap()])] {
+        let limits = Limits::default();
+        let header = Header::parse(&file, None, &limits).unwrap();
+        let options = Options { limits, ..Options::default() };
+        for cut in (CLUSTER..6 * CLUSTER).step_by(CLUSTER) {
+            let mut disk = Target { bytes: vec![0xee; expected.len()], skip_below: 0 };
+            let mut format = Qcow2::new(header.clone(), options.clone()).unwrap();
+            assert!(!run(&mut format, &file, &mut disk, cut).unwrap());
+            disk.skip_below = format.pinned().unwrap_or(cut as u64);
+            let options = Options { skip_below: Some(disk.skip_below), ..options.clone() };
+            let mut format = Qcow2::new(header.clone(), options).unwrap();
+            assert_eq!(format.wants().unwrap(), Wants::Rest(0));
+            format.take(0, &Bytes::copy_of(&file), &mut disk).unwrap();
+            format.finish(Some(file.len() as u64), &mut disk).unwrap();
+            assert!(disk.bytes == expected, "cut at {cut}, skipped below {}", disk.skip_below);
+        }
+    }
+}
+
 /// A compressed cluster may overlap a plain one in a damaged image; both ways must then tell the same.
 #[test]
 fn what_overlaps_is_read_again() {

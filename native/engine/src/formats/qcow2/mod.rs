@@ -46,8 +46,10 @@ pub struct Options {
     pub whole: bool,
     /// Data from below this offset of the file is on the target already.
     pub from: Option<u64>,
-    /// Every table was known before that data was delivered, as by `metadata_first`. Otherwise it is not trusted for
-    /// tables that end behind `from`.
+    /// All of the file is given again, and the disk takes data from below this offset for written.
+    pub skip_below: Option<u64>,
+    /// Every table was known before the data below `from` or `skip_below` was delivered, as by `metadata_first`.
+    /// Otherwise that data is not trusted for tables that end behind it.
     pub tables_first: bool,
     /// Ranges of the disk that are delivered even so.
     pub held: Vec<Range<u64>>,
@@ -169,6 +171,11 @@ impl Qcow2 {
 
     fn from(&self) -> u64 {
         self.options.from.unwrap_or(0)
+    }
+
+    /// Data from below this offset was delivered before the transfer was cut, as far as its tables were known then.
+    fn checkpoint(&self) -> u64 {
+        self.options.from.or(self.options.skip_below).unwrap_or(0)
     }
 
     fn tables_known(&self) -> bool {

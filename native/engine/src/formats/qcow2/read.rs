@@ -219,7 +219,8 @@ impl Qcow2 {
         let base = u64::from(table.index) * self.header.l2_span();
         // In order, data may have been given away before a later table came that names it too. A checkpoint taken in
         // between lies above that data, so what such a table names is delivered again.
-        let unseen = self.options.from.is_some_and(|from| table.host + cluster > from);
+        let checkpoint = self.checkpoint();
+        let unseen = checkpoint > 0 && table.host + cluster > checkpoint;
         self.late = unseen && !self.options.tables_first;
         let mut run: Option<Run> = None;
         let mut used: Vec<Range<u64>> = Vec::new();
@@ -392,7 +393,7 @@ impl Qcow2 {
             };
             let part = x.part(at, to);
             self.accounted += part.len();
-            disk.data(part.guest, part.origin(self.from()), Bytes::copy_of(&bytes))?;
+            disk.data(part.guest, part.origin(self.checkpoint()), Bytes::copy_of(&bytes))?;
             used.push(at..to);
             at = to;
         }

@@ -1,0 +1,210 @@
+//! A qcow2 whose transfer is cut and goes on, through the whole engine: what the source can do decides how.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use diskferry_engine::conversion::{Conversion, Next, Options, Pushed, Request, Way, journal_store};
+use diskferry_engine::error::{Code, Error, Result, Stage};
+use diskferry_engine::journal::{self, Checkpoint, Key, Recovered};
+use diskferry_engine::limits::Limits;
+use diskferry_engine::{sniff, targets};
+
+const KEY: [u8; 32] = [9; 32];
+const CLUSTER: usize = 4096;
+/// Guest bytes of one L2 table: 512 entries of 8 bytes.
+const SPAN: usize = CLUSTER / 8 * CLUSTER;
+const TABLES: usize = 4;
+const COPIED: u64 = 1 << 63;
+
+/// A qcow2 that is put together cluster by cluster, and the disk that it holds.
+struct Image {
+    file: Vec<u8>,
+    disk: Vec<u8>,
+}
+
+impl Image {
+    /// The header and the L1 table, which lies in cluster 1.
+    fn new(clusters: usize) -> Self {
+        let mut image = Self { file: vec![0; clusters * CLUSTER], disk: vec![0; TABLES * SPAN] };
+        image.put(0, b"QFI\xfb\x00\x00\x00\x02");
+        image.put(20, &12_u32.to_be_bytes());
+        image.put(24, &((TABLES * SPAN) as u64).to_be_bytes());
+        image.put(36, &(TABLES as u32).to_be_bytes());
+        image.put(40, &(CLUSTER as u64).to_be_bytes());
+        image
+    }
+
+    fn put(&mut self, at: usize, bytes: &[u8]) {
+        self.file[at..at + bytes.len()].copy_from_slice(bytes);
+    }
+
+    fn table(&mut self, index: usize, cluster: usize) {
+        let entry = COPIED | (cluster * CLUSTER) as u64;
+        self.put(CLUSTER + index * 8, &entry.to_be_bytes());
+    }
+
+    /// Entry `n` of the table in cluster `table`, for guest cluster `guest`: plain data in `cluster`.
+    fn map(&mut self, table: usize, guest: usize, cluster: usize) {
+        let content = [cluster as u8 | 1; CLUSTER];
+        self.put(cluster * CLUSTER, &content);
+        self.disk[guest * CLUSTER..(guest + 1) * CLUSTER].copy_from_slice(&content);
+        let entry = COPIED | (cluster * CLUSTER) as u64;
+        self.put(table * CLUSTER + guest % 512 * 8, &entry.to_be_bytes());
+    }
+
+    /// The first table and its data fill 128 KiB; the second one, behind, names the first data cluster too, and with
+    /// a third one at the end of the file what lies between, by turns.
+    fn shared() -> Self {
+        let last = 33 + 600;
+        let mut image = Self::new(last + 1);
+        image.table(0, 2);
+        image.table(1, 32);
+        image.table(2, last);
+        for cluster in 3..32 {
+            // Behind the first MiB of the disk, which is held back.
+            image.map(2, 256 + cluster - 3, cluster);
+        }
+        image.map(32, 512, 3);
+        for n in 0..300 {
+            image.map(32, 513 + n, 33 + 2 * n);
+            image.map(last, 1024 + n, 34 + 2 * n);
+        }
+        image
+    }
+}
+
+fn options(file: &[u8], way: Way) -> Options {
+    let limits = Limits { workers: 2, ..Limits::default() };
+    let length = Some(file.len() as u64);
+    Options {
+        sniffed: sniff::sniff(&file[..file.len().min(1 << 20)], length, &limits),
+        key: KEY,
+        marked: None,
+        identity: "{\"name\":\"test\"}".to_owned(),
+        way,
+        source_length: length,
+        seekable: true,
+        whole_source: true,
+        resume: false,
+        size: None,
+        preallocate: false,
+        digest: None,
+        disk_digest: None,
+        spill: None,
+        limits,
+        failpoint: None,
+    }
+}
+
+struct Place(tempfile::TempDir);
+
+impl Place {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self) -> PathBuf {
+        self.0.path().join("disk.img")
+    }
+
+    fn checkpoint(&self) -> Box<Checkpoint> {
+        let target = targets::open(&self.path()).unwrap();
+        match journal::recover(&*journal_store(&target, target.facts().length), &Key::new(KEY)).unwrap() {
+            Recovered::Checkpoint(checkpoint) => checkpoint,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn is(&self, disk: &[u8]) {
+        let found = std::fs::read(self.path()).unwrap();
+        let wrong = found.iter().zip(disk).position(|(found, expected)| found != expected);
+        assert_eq!((wrong, found.len()), (None, disk.len()), "first wrong byte");
+    }
+}
+
+fn start(path: &Path, options: Options) -> Conversion {
+    Conversion::start(targets::open(path).unwrap(), options).unwrap()
+}
+
+/// Pushes a range as a source would that ends where the file does; false when the pass is over.
+fn push(conversion: &Conversion, file: &[u8], request: Request) -> Result<bool> {
+    let end = request.to.unwrap_or(file.len() as u64) as usize;
+    if end > file.len() {
+        return Err(Error::new(Code::Truncated, Stage::Source, format!("asked for {request:?}")));
+    }
+    let mut at = request.from as usize;
+    while at < end {
+        let n = (end - at).min(128 << 10);
+        match conversion.push(at as u64, &file[at..at + n])? {
+            Pushed::Taken => at += n,
+            Pushed::Full => std::thread::sleep(Duration::from_micros(200)),
+            Pushed::PassOver => return Ok(false),
+        }
+    }
+    if request.to.is_none() {
+        conversion.end(file.len() as u64);
+    }
+    Ok(true)
+}
+
+fn next(conversion: &Conversion) -> Result<Vec<Request>> {
+    loop {
+        match conversion.next(1000)? {
+            Next::Finished => return Ok(Vec::new()),
+            Next::Wait => std::thread::sleep(Duration::from_micros(200)),
+            Next::Fetch(requests) => return Ok(requests),
+        }
+    }
+}
+
+/// Brings all that is asked for, and answers what that was.
+fn carry(conversion: &Conversion, file: &[u8]) -> Result<Vec<Request>> {
+    let mut asked = Vec::new();
+    loop {
+        let requests = next(conversion)?;
+        if requests.is_empty() {
+            conversion.finish()?;
+            return Ok(asked);
+        }
+        for request in requests {
+            asked.push(request);
+            if !push(conversion, file, request)? {
+                break;
+            }
+        }
+    }
+}
+
+/// Until a checkpoint lies above `offset`.
+fn durable(conversion: &Conversion, offset: u64) {
+    let began = Instant::now();
+    while conversion.progress().watermark <= offset {
+        assert!(began.elapsed() < Duration::from_secs(20), "no checkpoint above {offset}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Longer than the time after which a checkpoint is due, and than a slab waits to be full.
+const PAUSE: Duration = Duration::from_millis(1100);
+
+/// Up to the first table's data, with a checkpoint behind it: the second table was not seen.
+fn cut_between_the_tables(place: &Place, image: &Image, options: Options) -> Conversion {
+    let conversion = start(&place.path(), options);
+    assert_eq!(next(&conversion).unwrap(), [Request { from: 0, to: None }]);
+    std::thread::sleep(PAUSE);
+    push(&conversion, &image.file, Request { from: 0, to: Some(32 * CLUSTER as u64) }).unwrap();
+    durable(&conversion, 4 * CLUSTER as u64);
+    conversion
+}
+
+#[test]
+fn a_source_given_again_is_not_taken_for_written_where_its_table_came_late() {
+    let (place, image) = (Place::new(), Image::shared());
+    let once = Options { seekable: false, ..options(&image.file, Way::Stream) };
+    drop(cut_between_the_tables(&place, &image, once.clone()));
+    assert_eq!(place.checkpoint().watermark, 32 * CLUSTER as u64);
+    let conversion = start(&place.path(), Options { resume: true, ..once });
+    let asked = carry(&conversion, &image.file).unwrap();
+    assert_eq!(asked, [Request { from: 0, to: None }]);
+    place.is(&image.disk);
+}
