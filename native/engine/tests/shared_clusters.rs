@@ -1,7 +1,7 @@
 //! Two L2 tables that name the same host cluster, and a transfer that is cut between them. Found by fuzzing.
 
 use diskferry_engine::bytes::Bytes;
-use diskferry_engine::error::Result;
+use diskferry_engine::error::{Code, Result};
 use diskferry_engine::formats::qcow2::{Header, Options, Qcow2};
 use diskferry_engine::formats::{Disk, Format, Packing, Wants};
 use diskferry_engine::limits::Limits;
@@ -167,6 +167,19 @@ fn what_is_given_again_reaches_both_tables() {
             assert!(disk.bytes == expected, "cut at {cut}, skipped below {}", disk.skip_below);
         }
     }
+}
+
+/// No spill holds what was given away, so the refusal does not name one.
+#[test]
+fn without_ranges_the_refusal_says_what_helps() {
+    let file = image(plain(3), &[0x11; CLUSTER]);
+    let spill = std::env::temp_dir();
+    let options = Options { spill: Some(spill), ..Options::default() };
+    let header = Header::parse(&file, None, &options.limits).unwrap();
+    let mut disk = Target { bytes: vec![0; 2 * SPAN], skip_below: 0 };
+    let error = run(&mut Qcow2::new(header, options).unwrap(), &file, &mut disk, usize::MAX).unwrap_err();
+    assert_eq!(error.code, Code::NeedsScratch);
+    assert!(error.message.contains("ranges") && !error.message.contains("--spill"), "{error}");
 }
 
 /// A compressed cluster may overlap a plain one in a damaged image; both ways must then tell the same.

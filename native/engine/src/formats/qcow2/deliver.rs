@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::map::Extent;
 use super::tables::SECTOR;
-use super::{Phase, Piece, Qcow2, Tail};
+use super::{HOLD_MORE, Phase, Piece, Qcow2, Tail};
 use crate::bytes::Bytes;
 use crate::error::{Code, Error, Result, Stage};
 use crate::formats::Disk;
@@ -155,7 +155,8 @@ impl Qcow2 {
             ));
         }
         let (room, at) = (self.hold.room(), piece.end);
-        self.turn(|| format!("the image is not in order: up to byte {at}, more than {room} bytes have no place yet"))
+        let why = || format!("the image is not in order: up to byte {at}, more than {room} bytes have no place yet");
+        self.turn(why, HOLD_MORE)
     }
 
     /// Keeps the beginnings of tables that end behind the piece.

@@ -33,6 +33,12 @@ const DATA_GAP: u64 = 256 << 10;
 /// Ranges asked for in one round.
 const ROUND: usize = 16384;
 
+/// What helps where bytes have no place yet, and ...
+const HOLD_MORE: &str = "give a directory for it (`--spill DIR`), or a source that can be read by ranges";
+/// ... where bytes are needed again that were given away: holding more back would not bring them.
+const READ_AGAIN: &str = "that can only be read by ranges: give the image not compressed, as a file or from a server \
+                          that honours ranges";
+
 /// How an image is to be read.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
@@ -182,14 +188,10 @@ impl Qcow2 {
         self.l1_known && self.next_table >= self.tables.len()
     }
 
-    /// Goes over to asking for ranges, or fails with what would be needed.
-    fn turn(&mut self, why: impl FnOnce() -> String) -> Result<()> {
+    /// Goes over to asking for ranges, or fails with `remedy`.
+    fn turn(&mut self, why: impl FnOnce() -> String, remedy: &str) -> Result<()> {
         if !self.options.seekable {
-            return Err(Error::new(
-                Code::NeedsScratch,
-                Stage::Format,
-                format!("{}; give a directory for it (`--spill DIR`), or a source that can be read by ranges", why()),
-            ));
+            return Err(Error::new(Code::NeedsScratch, Stage::Format, format!("{}; {remedy}", why())));
         }
         self.turned = true;
         Ok(())
@@ -304,9 +306,9 @@ impl Format for Qcow2 {
                 }
                 let delivered = self.deliver(&piece, disk)?;
                 if let Some(&x) = self.missed.first() {
-                    self.turn(|| {
-                        format!("disk offset {} lies across bytes of the image that another part has", x.guest)
-                    })?;
+                    let why =
+                        || format!("disk offset {} lies across bytes of the image that another part has", x.guest);
+                    self.turn(why, READ_AGAIN)?;
                 }
                 if self.turned {
                     return Ok(());

@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::header::be64;
 use super::map::{Extent, LONGEST};
 use super::tables::{self, Entry, SECTOR, SUBCLUSTERS, corrupt};
-use super::{Phase, Piece, Qcow2, Table};
+use super::{Phase, Piece, Qcow2, READ_AGAIN, Table};
 use crate::bytes::Bytes;
 use crate::error::{Code, Error, Result, Stage};
 use crate::formats::Disk;
@@ -85,7 +85,8 @@ impl Qcow2 {
             let Some(bytes) = self.fetch(range.clone(), piece)? else {
                 if !metadata {
                     let at = table.host;
-                    self.turn(|| format!("the L2 table at {at} has passed before it was known, and was not kept"))?;
+                    let why = || format!("the L2 table at {at} has passed before it was known, and was not kept");
+                    self.turn(why, READ_AGAIN)?;
                 }
                 break;
             };
@@ -405,14 +406,15 @@ impl Qcow2 {
 
     /// The bytes have passed and were given away: another part of the disk shares them.
     fn go_back(&mut self, x: Extent) -> Result<()> {
-        self.turn(|| {
+        let why = || {
             format!(
                 "disk offset {} shares bytes {} to {} of the image with another part of the disk",
                 x.guest,
                 x.host,
                 x.end()
             )
-        })?;
+        };
+        self.turn(why, READ_AGAIN)?;
         self.map.push(x);
         Ok(())
     }
