@@ -208,3 +208,44 @@ fn a_source_given_again_is_not_taken_for_written_where_its_table_came_late() {
     assert_eq!(asked, [Request { from: 0, to: None }]);
     place.is(&image.disk);
 }
+
+/// The last cluster is compressed, and the file ends within its last sector, as it may.
+fn ends_in_a_sector() -> Image {
+    let mut image = Image::new(400);
+    image.table(0, 2);
+    image.table(1, 3);
+    for n in 0..250 {
+        image.map(2, 256 + n, 4 + n);
+    }
+    let content = [0x77; CLUSTER];
+    let mut packed = vec![0; CLUSTER];
+    let length = libdeflater::Compressor::new(libdeflater::CompressionLvl::default())
+        .deflate_compress(&content, &mut packed)
+        .unwrap();
+    let at = 254 * CLUSTER;
+    image.put(at, &packed[..length]);
+    image.file.truncate(at + length);
+    // Bit 62, no sectors beyond the first.
+    image.put(3 * CLUSTER, &((1 << 62) | at as u64).to_be_bytes());
+    image.disk[SPAN..SPAN + CLUSTER].copy_from_slice(&content);
+    image
+}
+
+#[test]
+fn of_a_source_of_unknown_length_no_range_is_asked_for() {
+    let image = ends_in_a_sector();
+    for way in [Way::Stream, Way::Seek] {
+        let place = Place::new();
+        let unknown = Options { source_length: None, ..options(&image.file, way) };
+        let conversion = start(&place.path(), unknown.clone());
+        assert_eq!(next(&conversion).unwrap(), [Request { from: 0, to: None }]);
+        std::thread::sleep(PAUSE);
+        push(&conversion, &image.file, Request { from: 0, to: Some(32 * CLUSTER as u64) }).unwrap();
+        durable(&conversion, 4 * CLUSTER as u64);
+        drop(conversion);
+        let conversion = start(&place.path(), Options { resume: true, ..unknown });
+        let asked = carry(&conversion, &image.file).unwrap();
+        assert_eq!(asked, [Request { from: 0, to: None }]);
+        place.is(&image.disk);
+    }
+}

@@ -116,6 +116,12 @@ fn prepare(target: &dyn Target, disk: Option<u64>, preallocate: bool) -> Result<
     Ok(())
 }
 
+/// Whether no range is asked for that the source does not have. A compressed cluster of qcow2 is said in sectors, of
+/// which the last may be cut by the end of the file (docs/interop/qcow2.txt, "Compressed Clusters Descriptor").
+fn knows_ends(o: &Options) -> bool {
+    o.source_length.is_some() || o.sniffed.format != FormatKind::Qcow2 || !o.sniffed.codecs.is_empty()
+}
+
 /// Offset in the image below which the target has the data.
 fn skipped(c: &Checkpoint) -> u64 {
     c.written_to.unwrap_or(c.watermark)
@@ -185,6 +191,7 @@ pub fn start(target: Arc<dyn Target>, o: Options) -> Result<Conversion> {
         Past::Checkpoint(c) => c.resumes + 1,
         Past::Finishing(f) => f.resumes + 1,
     };
+    let o = Options { seekable: o.seekable && knows_ends(&o), ..o };
     let replay = !o.seekable;
     let ends = Ends::new(disk);
     let format = open_format(&o, &past, replay, &ends)?;
