@@ -249,3 +249,37 @@ fn of_a_source_of_unknown_length_no_range_is_asked_for() {
         place.is(&image.disk);
     }
 }
+
+/// Began in order, turned where the second table names what was given away, and was cut when nearly all was there.
+#[test]
+fn a_stream_that_turned_does_not_read_again_what_its_last_table_names() {
+    let (place, image) = (Place::new(), Image::shared());
+    let conversion = cut_between_the_tables(&place, &image, options(&image.file, Way::Stream));
+    let rest = Request { from: 32 * CLUSTER as u64, to: None };
+    // All of it may be taken before the decoder comes to the table.
+    let _ = push(&conversion, &image.file, rest).unwrap();
+    'rounds: loop {
+        for request in next(&conversion).unwrap() {
+            // The pass over the rest.
+            if request.to.is_none() {
+                std::thread::sleep(PAUSE);
+                let to = Some((2 << 20) as u64);
+                push(&conversion, &image.file, Request { to, ..request }).unwrap();
+                break 'rounds;
+            }
+            push(&conversion, &image.file, request).unwrap();
+        }
+    }
+    durable(&conversion, 1 << 20);
+    drop(conversion);
+    let checkpoint = place.checkpoint();
+    assert_eq!(checkpoint.way, "seek");
+
+    let again = Options { resume: true, ..options(&image.file, Way::Stream) };
+    let conversion = start(&place.path(), again);
+    let asked = carry(&conversion, &image.file).unwrap();
+    let below = asked.iter().filter_map(|r| Some(r.to?.min(checkpoint.watermark).saturating_sub(r.from))).sum::<u64>();
+    // Header, L1 and two tables.
+    assert!(below <= 4 * CLUSTER as u64, "{below} bytes from below {} in {asked:?}", checkpoint.watermark);
+    place.is(&image.disk);
+}

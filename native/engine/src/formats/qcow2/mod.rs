@@ -365,4 +365,15 @@ impl Format for Qcow2 {
     fn turned(&self) -> bool {
         self.turned
     }
+
+    fn tables_first(&self) -> Option<bool> {
+        let known = match self.phase {
+            Phase::InOrder => false,
+            _ if self.options.tables_first => true,
+            // Data that is delivered again because its table came late may lie below where this run goes on.
+            _ if self.tables_known() => self.lowest_undelivered().is_none_or(|host| host >= self.from()),
+            _ => self.from() == 0,
+        };
+        Some(known)
+    }
 }
