@@ -283,3 +283,39 @@ fn a_stream_that_turned_does_not_read_again_what_its_last_table_names() {
     assert!(below <= 4 * CLUSTER as u64, "{below} bytes from below {} in {asked:?}", checkpoint.watermark);
     place.is(&image.disk);
 }
+
+/// Set for the process that is to be killed: the target's path.
+const DOOMED: &str = "DISKFERRY_TEST_DOOMED";
+
+/// Killed when its file has its length and all but its first sector: a file that anybody may begin again.
+#[test]
+fn a_small_file_that_was_nearly_done_is_not_taken_for_foreign() {
+    let name = "a_small_file_that_was_nearly_done_is_not_taken_for_foreign";
+    let disk = |length: usize| -> Vec<u8> { (0..length).map(|n| (n % 251) as u8 | 1).collect() };
+    if let Some(path) = std::env::var_os(DOOMED) {
+        let path = PathBuf::from(path);
+        let disk = disk(path.file_name().unwrap().to_str().unwrap().parse().unwrap());
+        let options = Options { failpoint: Some("finish-front".to_owned()), ..options(&disk, Way::Stream) };
+        let _ = carry(&start(&path, options), &disk);
+        return;
+    }
+    for length in [512, 3000, 8000, 70_000, 1_000_000, 1_500_000] {
+        let place = Place::new();
+        let path = place.0.path().join(length.to_string());
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+        let killed = child.args(["--exact", name]).env(DOOMED, &path).output().unwrap();
+        assert!(!killed.status.success(), "{length}: {killed:?}");
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), length as u64);
+
+        let target = targets::open(&path).unwrap();
+        let store = journal_store(&target, target.facts().length);
+        let found = journal::recover(&*store, &Key::new(KEY)).unwrap();
+        let ours = matches!(found, Recovered::Started { identity: Some(_), .. });
+        assert!(ours || journal::was_beginning(&*store).unwrap(), "{length}: {found:?}");
+        drop((store, target));
+
+        let disk = disk(length);
+        carry(&start(&path, options(&disk, Way::Stream)), &disk).unwrap();
+        assert!(std::fs::read(&path).unwrap() == disk, "{length}");
+    }
+}

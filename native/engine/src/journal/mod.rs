@@ -182,9 +182,11 @@ impl Survey {
                 Recovered::Finishing { finishing: finishing.clone(), identity: self.identity.clone() }
             }
             (Kind::Started, Some((.., checkpoint))) => Recovered::Checkpoint(Box::new(checkpoint.clone())),
-            (Kind::Started, None) => {
+            (Kind::Started, None) if self.identity.is_some() => {
                 Recovered::Started { identity_hash: self.record.identity, identity: self.identity.clone() }
             }
+            // A small disk was being put over the journal: whose it was is gone, and nothing can go on from it.
+            (Kind::Started, None) => Recovered::Nothing,
         }
     }
 }
@@ -198,9 +200,13 @@ pub fn recover(store: &dyn Store, key: &Key) -> Result<Recovered> {
     }
 }
 
-/// Whether a journal was being laid out when it was cut: its filler stands and no record yet. Nothing of ours or of
-/// anybody else's is there, so a transfer may begin.
+/// Whether [`recover`] found nothing because a transfer was cut where its journal does not tell whose it was: while it
+/// was laid out (the filler stands and no record yet), or while a small disk was put over it (the record stands alone).
+/// Nothing else is there, so a transfer may begin.
 pub fn was_beginning(store: &dyn Store) -> Result<bool> {
+    if layout::is_started(store)? {
+        return Ok(true);
+    }
     if store.length() < ROOM as u64 {
         return Ok(false);
     }
