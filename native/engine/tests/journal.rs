@@ -462,6 +462,7 @@ fn a_small_file_without_its_first_sector_may_be_begun_again() {
             let whose = matches!(&found, Recovered::Started { identity: Some(text), .. } if text == IDENTITY);
             assert!(whose || found == Recovered::Nothing, "{length}, {shortened}: {found:?}");
             assert!(was_beginning(&*store).unwrap(), "{length}, {shortened}");
+            assert_eq!(Journal::take_over(store.clone(), &key()).is_ok(), whose, "{length}, {shortened}");
             assert_eq!(recover(&*store, &Key::new([8; 32])).unwrap(), Recovered::Foreign, "{length}, {shortened}");
         }
         let store = Recorded::new(vec![0; MIB]);

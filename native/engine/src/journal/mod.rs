@@ -283,12 +283,16 @@ impl Journal {
     /// Goes on with the journal that is there, with a new nonce and the next epoch, durable when this returns: the
     /// run that wrote it before stops with BUSY at its next step. Fails with CHANGED where no journal of ours is.
     pub fn take_over(store: Arc<dyn Store>, key: &Key) -> Result<(Self, Recovered)> {
-        let Found::Ours(record) = Record::find(&*store, key)? else {
+        let none = || {
             let message = "the target holds no journal of this key; begin again with --fresh";
-            return Err(Error::new(Code::Changed, Stage::Target, message));
+            Error::new(Code::Changed, Stage::Target, message)
         };
+        let Found::Ours(record) = Record::find(&*store, key)? else { return Err(none()) };
         let survey = survey(&*store, key, record)?;
         let recovered = survey.recovered();
+        if recovered == Recovered::Nothing {
+            return Err(none());
+        }
         let Survey { mut record, newest, epoch, .. } = survey;
         record.writer.nonce = random()?;
         record.writer.epoch = epoch.checked_add(1).ok_or_else(|| {
