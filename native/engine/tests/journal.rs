@@ -5,9 +5,10 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 
 use diskferry_engine::codecs::Restart;
-use diskferry_engine::error::{Code, Result};
+use diskferry_engine::error::{Code, Error, Result, Stage};
 use diskferry_engine::journal::{
     Checkpoint, FILLER, Finishing, Journal, Key, ROOM, Recovered, STEPS, Store, ZeroKnown, forget, hash, recover,
+    was_beginning,
 };
 use proptest::prelude::*;
 
@@ -431,12 +432,49 @@ fn small_disks_start_over_or_are_done() {
             for cut_at in (0..=log.len()).filter(|_| room >= 8192) {
                 let left = Recorded::new(cut(&before, &log[..cut_at], 512, &mut random));
                 match recover(&*left, &key()).unwrap() {
-                    Recovered::Started { identity_hash, .. } => assert_eq!(identity_hash, hash(IDENTITY.as_bytes())),
-                    Recovered::Nothing => assert!(left.bytes()[..length] == disk[..]),
+                    Recovered::Started { identity, .. } => assert_eq!(identity.as_deref(), Some(IDENTITY)),
+                    Recovered::Nothing => {
+                        assert!(left.bytes()[..length] == disk[..] || was_beginning(&*left).unwrap())
+                    }
                     other => panic!("{other:?}"),
                 }
             }
         }
+    }
+}
+
+/// The file of a disk below 1 MiB is cut to its length before its sector 0 comes: only the record is left then.
+#[test]
+fn a_small_file_without_its_first_sector_may_be_begun_again() {
+    for length in [512, 700, 4096, 5000, 8191, 8192, 70_000, 600_000] {
+        let disk = Random(6).bytes(length);
+        for shortened in [false, true] {
+            let store = Recorded::new(vec![0; MIB]);
+            let journal = Journal::begin(store.clone(), &key(), IDENTITY).unwrap();
+            let cut = || {
+                if shortened {
+                    store.0.lock().unwrap().bytes.truncate(length);
+                }
+                Err(Error::new(Code::Io, Stage::Target, "the power is cut"))
+            };
+            journal.finish_small(&disk, 512, &cut, &|_| ()).unwrap_err();
+            let found = recover(&*store, &key()).unwrap();
+            let whose = matches!(&found, Recovered::Started { identity: Some(text), .. } if text == IDENTITY);
+            assert!(whose || found == Recovered::Nothing, "{length}, {shortened}: {found:?}");
+            assert!(was_beginning(&*store).unwrap(), "{length}, {shortened}");
+            assert_eq!(Journal::take_over(store.clone(), &key()).is_ok(), whose, "{length}, {shortened}");
+            assert_eq!(recover(&*store, &Key::new([8; 32])).unwrap(), Recovered::Foreign, "{length}, {shortened}");
+        }
+        let store = Recorded::new(vec![0; MIB]);
+        let journal = Journal::begin(store.clone(), &key(), IDENTITY).unwrap();
+        let cut = || {
+            store.0.lock().unwrap().bytes.truncate(length);
+            Ok(())
+        };
+        journal.finish_small(&disk, 512, &cut, &|_| ()).unwrap();
+        assert!(store.bytes() == disk);
+        assert_eq!(recover(&*store, &key()).unwrap(), Recovered::Nothing);
+        assert!(!was_beginning(&*store).unwrap());
     }
 }
 

@@ -238,23 +238,33 @@ fn cut_and_go_on(seed: u64, cuts: usize, calls: usize, pause: std::time::Duratio
     assert!(state.durable[DISK..].iter().all(|byte| *byte == 0), "seed {seed}: what lies beyond the disk is not zero");
 }
 
+/// How many histories are played, 40 unless the environment says otherwise: `SEEDS=300 cargo test --test lostwrites`.
+fn seeds() -> u64 {
+    std::env::var("SEEDS").map_or(40, |text| text.parse().expect("SEEDS is a number"))
+}
+
 #[test]
 fn cuts_early_and_in_the_last_steps() {
     let mut seen = Seen::default();
-    for seed in 1..=40 {
+    for seed in 1..=seeds() {
         cut_and_go_on(seed, 6, 300, std::time::Duration::ZERO, &mut seen);
     }
-    println!("went on from {} checkpoints and {} finishes", seen.checkpoints, seen.finishes);
+    println!("{} seeds: went on from {} checkpoints and {} finishes", seeds(), seen.checkpoints, seen.finishes);
     assert!(seen.finishes > 0, "no cut fell into the last steps");
 }
 
 #[test]
 fn cuts_between_checkpoints() {
     let mut seen = Seen::default();
-    // Slow enough for a checkpoint each second.
-    for seed in 101..=104 {
+    // Slow enough for a checkpoint each second, so only a tenth of the others.
+    for seed in 101..=100 + seeds().div_ceil(10) {
         cut_and_go_on(seed, 4, 300, std::time::Duration::from_millis(30), &mut seen);
     }
-    println!("went on from {} checkpoints and {} finishes", seen.checkpoints, seen.finishes);
+    println!(
+        "{} seeds: went on from {} checkpoints and {} finishes",
+        seeds().div_ceil(10),
+        seen.checkpoints,
+        seen.finishes
+    );
     assert!(seen.checkpoints > 0, "no cut came after a checkpoint");
 }

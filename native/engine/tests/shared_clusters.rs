@@ -1,7 +1,7 @@
 //! Two L2 tables that name the same host cluster, and a transfer that is cut between them. Found by fuzzing.
 
 use diskferry_engine::bytes::Bytes;
-use diskferry_engine::error::Result;
+use diskferry_engine::error::{Code, Result};
 use diskferry_engine::formats::qcow2::{Header, Options, Qcow2};
 use diskferry_engine::formats::{Disk, Format, Packing, Wants};
 use diskferry_engine::limits::Limits;
@@ -136,6 +136,50 @@ fn a_cut_between_the_tables_loses_nothing() {
     let length = compressor.deflate_compress(&[0x11; CLUSTER], &mut packed).unwrap();
     // Bit 62, no sectors beyond the first (docs/interop/qcow2.txt, "Compressed Clusters Descriptor").
     every_cut(&image((1 << 62) | (3 * CLUSTER) as u64, &packed[..length]), &expected);
+}
+
+/// The source cannot seek: it is given again from its first byte, in another piece than before, so that both tables are
+/// known when the data passes.
+#[test]
+fn what_is_given_again_reaches_both_tables() {
+    let mut expected = vec![0; 2 * SPAN];
+    expected[..CLUSTER].fill(0x11);
+    expected[CLUSTER..2 * CLUSTER].fill(0x22);
+    expected[SPAN..SPAN + CLUSTER].fill(0x11);
+    let mut packed = [0; CLUSTER];
+    let length = libdeflater::Compressor::new(libdeflater::CompressionLvl::default())
+        .deflate_compress(&[0x11; CLUSTER], &mut packed);
+    let entry = (1 << 62) | (3 * CLUSTER) as u64;
+    for file in [image(plain(3), &[0x11; CLUSTER]), image(entry, &packed[..length.unwrap()])] {
+        let limits = Limits::default();
+        let header = Header::parse(&file, None, &limits).unwrap();
+        let options = Options { limits, ..Options::default() };
+        for cut in (CLUSTER..6 * CLUSTER).step_by(CLUSTER) {
+            let mut disk = Target { bytes: vec![0xee; expected.len()], skip_below: 0 };
+            let mut format = Qcow2::new(header.clone(), options.clone()).unwrap();
+            assert!(!run(&mut format, &file, &mut disk, cut).unwrap());
+            disk.skip_below = format.pinned().unwrap_or(cut as u64);
+            let options = Options { skip_below: Some(disk.skip_below), ..options.clone() };
+            let mut format = Qcow2::new(header.clone(), options).unwrap();
+            assert_eq!(format.wants().unwrap(), Wants::Rest(0));
+            format.take(0, &Bytes::copy_of(&file), &mut disk).unwrap();
+            format.finish(Some(file.len() as u64), &mut disk).unwrap();
+            assert!(disk.bytes == expected, "cut at {cut}, skipped below {}", disk.skip_below);
+        }
+    }
+}
+
+/// No spill holds what was given away, so the refusal does not name one.
+#[test]
+fn without_ranges_the_refusal_says_what_helps() {
+    let file = image(plain(3), &[0x11; CLUSTER]);
+    let spill = std::env::temp_dir();
+    let options = Options { spill: Some(spill), ..Options::default() };
+    let header = Header::parse(&file, None, &options.limits).unwrap();
+    let mut disk = Target { bytes: vec![0; 2 * SPAN], skip_below: 0 };
+    let error = run(&mut Qcow2::new(header, options).unwrap(), &file, &mut disk, usize::MAX).unwrap_err();
+    assert_eq!(error.code, Code::NeedsScratch);
+    assert!(error.message.contains("ranges") && !error.message.contains("--spill"), "{error}");
 }
 
 /// A compressed cluster may overlap a plain one in a damaged image; both ways must then tell the same.

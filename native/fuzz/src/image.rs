@@ -229,6 +229,7 @@ fn decode(file: &[u8], metadata_first: bool, choose: &mut Random) -> Option<Outc
         metadata_first,
         whole: choose.one_in(2),
         from,
+        skip_below: None,
         tables_first: choose.one_in(2),
         held,
         limits,

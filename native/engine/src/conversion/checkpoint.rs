@@ -11,6 +11,7 @@ use crate::codecs::Restart;
 use crate::error::Result;
 use crate::journal::{Checkpoint, Journal};
 
+use super::Way;
 use super::shared::{Counters, Shared};
 use super::worker::Sinkhole;
 
@@ -23,6 +24,8 @@ pub struct Barrier {
     pub watermark: u64,
     pub restart: Option<Restart>,
     pub written_to: u64,
+    /// As the format says it, see `Format::tables_first`.
+    pub tables_first: Option<bool>,
 }
 
 /// State of the source's digest at `offset`.
@@ -134,7 +137,14 @@ impl Checkpointer {
         let groups = self.to.digest.complete_groups(GROUPS_ROOM);
         self.to.target.flush()?;
         let counters = &self.to.shared.counters;
+        // The way may have turned since the start, and a run that goes on reads again what this one cannot vouch for.
+        let way = match barrier.tables_first {
+            Some(true) => Way::Seek.name(),
+            Some(false) if self.template.way == Way::Seek.name() => Way::Stream.name(),
+            _ => &self.template.way,
+        };
         let checkpoint = Checkpoint {
+            way: way.to_owned(),
             watermark: barrier.watermark,
             restart: barrier.restart,
             written_to: Some(barrier.written_to),

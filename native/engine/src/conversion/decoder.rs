@@ -90,6 +90,7 @@ impl Barriers {
         feed: &Sender<Feed>,
         source: u64,
         at: (u64, Option<Restart>, u64),
+        tables_first: Option<bool>,
     ) -> Result<()> {
         queue.settle()?;
         let number = self.next;
@@ -100,7 +101,7 @@ impl Barriers {
         let (watermark, restart, written_to) = at;
         // Closed channels mean that the conversion has failed; the next check says so.
         let _ = feed.send(Feed::Barrier(number));
-        let _ = self.notes.send(Note::Barrier(Barrier { number, watermark, restart, written_to }));
+        let _ = self.notes.send(Note::Barrier(Barrier { number, watermark, restart, written_to, tables_first }));
         queue.token = Epoch::token(number + 1, self.notes.clone());
         self.shared.check()
     }
@@ -227,7 +228,8 @@ impl Decoder {
         }
         let queued = if self.format.in_disk_order() { self.queue.queued_to() } else { u64::MAX };
         let watermark = whole_leaves(self.format.pinned().unwrap_or(u64::MAX).min(end).min(queued));
-        self.barriers.set(&mut self.queue, &self.feed, end, (watermark, None, watermark))
+        let tables_first = self.format.tables_first();
+        self.barriers.set(&mut self.queue, &self.feed, end, (watermark, None, watermark), tables_first)
     }
 
     /// One pass of a compressed stream from `from`; stops when `enough` decoded bytes are out.
@@ -383,7 +385,8 @@ impl Output<'_> {
         }
         let restart = if raw { self.usable.clone() } else { None };
         let watermark = restart.as_ref().map_or(0, |r| r.source_offset);
-        self.barriers.set(self.queue, self.feed, self.source, (watermark, restart, queued))
+        let tables_first = self.format.tables_first();
+        self.barriers.set(self.queue, self.feed, self.source, (watermark, restart, queued), tables_first)
     }
 }
 

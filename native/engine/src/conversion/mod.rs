@@ -67,7 +67,7 @@ pub struct Options {
     pub marked: Option<std::path::PathBuf>,
     pub way: Way,
     pub source_length: Option<u64>,
-    /// The source honours ranges.
+    /// The source honours ranges. A qcow2 of unknown `source_length` is read in order even so.
     pub seekable: bool,
     /// The whole source is to be read, so that its digest is known.
     pub whole_source: bool,

@@ -116,6 +116,17 @@ fn prepare(target: &dyn Target, disk: Option<u64>, preallocate: bool) -> Result<
     Ok(())
 }
 
+/// Whether no range is asked for that the source does not have. A compressed cluster of qcow2 is said in sectors, of
+/// which the last may be cut by the end of the file (docs/interop/qcow2.txt, "Compressed Clusters Descriptor").
+fn knows_ends(o: &Options) -> bool {
+    o.source_length.is_some() || o.sniffed.format != FormatKind::Qcow2 || !o.sniffed.codecs.is_empty()
+}
+
+/// Offset in the image below which the target has the data.
+fn skipped(c: &Checkpoint) -> u64 {
+    c.written_to.unwrap_or(c.watermark)
+}
+
 fn open_format(o: &Options, past: &Past, in_file_order: bool, ends: &Ends) -> Result<Box<dyn Format>> {
     let coded = !o.sniffed.codecs.is_empty();
     let from = match past {
@@ -123,6 +134,10 @@ fn open_format(o: &Options, past: &Past, in_file_order: bool, ends: &Ends) -> Re
         Past::None => None,
         Past::Checkpoint(c) => Some(c.watermark),
         Past::Finishing(_) => Some(u64::MAX),
+    };
+    let skip_below = match past {
+        Past::Checkpoint(c) if from.is_none() => Some(skipped(c)),
+        _ => None,
     };
     let file_length = if coded { None } else { o.source_length };
     match (&o.sniffed.header, o.sniffed.format) {
@@ -134,6 +149,7 @@ fn open_format(o: &Options, past: &Past, in_file_order: bool, ends: &Ends) -> Re
                 metadata_first: seekable && (o.way == Way::Seek || from.is_some()),
                 whole: o.whole_source && !matches!(past, Past::Finishing(_)),
                 from,
+                skip_below,
                 tables_first: matches!(past, Past::Checkpoint(c) if c.way == Way::Seek.name()),
                 held: ends.ranges(),
                 limits: o.limits.clone(),
@@ -175,6 +191,7 @@ pub fn start(target: Arc<dyn Target>, o: Options) -> Result<Conversion> {
         Past::Checkpoint(c) => c.resumes + 1,
         Past::Finishing(f) => f.resumes + 1,
     };
+    let o = Options { seekable: o.seekable && knows_ends(&o), ..o };
     let replay = !o.seekable;
     let ends = Ends::new(disk);
     let format = open_format(&o, &past, replay, &ends)?;
@@ -194,7 +211,7 @@ pub fn start(target: Arc<dyn Target>, o: Options) -> Result<Conversion> {
         Past::Finishing(_) => skip_below = u64::MAX,
         Past::Checkpoint(c) => {
             to.digest.restore(&c.groups)?;
-            skip_below = c.written_to.unwrap_or(c.watermark);
+            skip_below = skipped(c);
             resumed_at = c.watermark;
             if let Some(state) = &c.source_hash {
                 hasher = if replay {

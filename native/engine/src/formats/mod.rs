@@ -59,6 +59,11 @@ pub trait Format: Send {
     fn turned(&self) -> bool {
         false
     }
+    /// Whether every part of the disk whose data lies below `pinned` has it, also where a table names it that is still
+    /// to be read. `None` for formats without tables.
+    fn tables_first(&self) -> Option<bool> {
+        None
+    }
     /// Whether all data reaches the disk at its own offset, ascending (raw).
     fn in_disk_order(&self) -> bool {
         false

@@ -109,7 +109,8 @@ impl Journal {
         self.write_ends(&ends, last, head, sector, before_last, fail)
     }
 
-    /// Writes a disk that was held whole (at most 2 MiB), sector 0 last. A cut leaves the record of the start.
+    /// Writes a disk that was held whole (at most 2 MiB), sector 0 last. A cut leaves the record of the start, with the
+    /// identity or without it. `before_last` and `fail` as in [`Journal::finish`].
     pub fn finish_small(
         self,
         disk: &[u8],
@@ -133,10 +134,12 @@ impl Journal {
         fail(STEPS[1]);
         write_aligned(&*self.store, first.len() as u64, rest)?;
         self.store.flush()?;
-        fail(STEPS[3]);
         self.ensure_ours()?;
-        // Only now: a file that is cut to less than the journal's room holds no record any more.
+        // Only now: of a file that is cut to less than the journal's room nothing but the record is left. Durable before
+        // sector 0, which would otherwise make a file of the journal's length visible.
         before_last()?;
+        self.store.flush()?;
+        fail(STEPS[3]);
         write_aligned(&*self.store, 0, first)?;
         self.store.flush()?;
         fail(STEPS[4]);

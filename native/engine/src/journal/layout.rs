@@ -9,7 +9,7 @@ use super::{Finishing, Key, Store};
 
 /// Bytes at the start of a target that belong to the journal while a transfer runs.
 pub const ROOM: usize = 1 << 20;
-/// Shortest target that gets a journal: the block of sector 0 and the block after it.
+/// Shortest target on which a journal is begun: the block of sector 0 and the block after it.
 pub const LEAST: u64 = 8192;
 /// Everything below this offset is put in place in the last two steps only ("the front"): GPT headers and the first
 /// superblock of nearly every file system lie there, the farthest at 68 KiB.
@@ -254,12 +254,10 @@ impl Record {
     }
 
     /// Looks at each place. A record of finishing counts before that of the start, which may still stand in
-    /// sector 0. Targets shorter than [`LEAST`] never hold a record.
+    /// sector 0. On a target shorter than [`LEAST`] one stands where a small disk's file has its length but not yet
+    /// its sector 0.
     pub fn find(store: &dyn Store, key: &Key) -> Result<Found> {
-        if store.length() < LEAST {
-            return Ok(Found::Nothing);
-        }
-        let length = store.length().min(FRONT as u64) as usize / BLOCK * BLOCK;
+        let length = store.length().min(FRONT as u64) as usize / SECTOR * SECTOR;
         let mut front = Aligned::zeroed(length);
         store.read(0, &mut front)?;
         let mut found = Found::Nothing;
@@ -273,6 +271,17 @@ impl Record {
         }
         Ok(found)
     }
+}
+
+/// Whether the record of a start stands in sector 0, of whatever key.
+pub fn is_started(store: &dyn Store) -> Result<bool> {
+    if store.length() < SECTOR as u64 {
+        return Ok(false);
+    }
+    let mut sector = Aligned::zeroed(SECTOR);
+    store.read(0, &mut sector)?;
+    let fields = &sector[RECORD_AT..];
+    Ok(fields.starts_with(MAGIC) && fields[MAGIC.len() + 1] == 0)
 }
 
 /// Fails with BUSY unless the target still carries this writer's record.

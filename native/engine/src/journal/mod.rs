@@ -182,9 +182,11 @@ impl Survey {
                 Recovered::Finishing { finishing: finishing.clone(), identity: self.identity.clone() }
             }
             (Kind::Started, Some((.., checkpoint))) => Recovered::Checkpoint(Box::new(checkpoint.clone())),
-            (Kind::Started, None) => {
+            (Kind::Started, None) if self.identity.is_some() => {
                 Recovered::Started { identity_hash: self.record.identity, identity: self.identity.clone() }
             }
+            // A small disk was being put over the journal: whose it was is gone, and nothing can go on from it.
+            (Kind::Started, None) => Recovered::Nothing,
         }
     }
 }
@@ -198,9 +200,13 @@ pub fn recover(store: &dyn Store, key: &Key) -> Result<Recovered> {
     }
 }
 
-/// Whether a journal was being laid out when it was cut: its filler stands and no record yet. Nothing of ours or of
-/// anybody else's is there, so a transfer may begin.
+/// Whether [`recover`] found nothing because a transfer was cut where its journal does not tell whose it was: while it
+/// was laid out (the filler stands and no record yet), or while a small disk was put over it (the record stands alone).
+/// Nothing else is there, so a transfer may begin.
 pub fn was_beginning(store: &dyn Store) -> Result<bool> {
+    if layout::is_started(store)? {
+        return Ok(true);
+    }
     if store.length() < ROOM as u64 {
         return Ok(false);
     }
@@ -277,12 +283,16 @@ impl Journal {
     /// Goes on with the journal that is there, with a new nonce and the next epoch, durable when this returns: the
     /// run that wrote it before stops with BUSY at its next step. Fails with CHANGED where no journal of ours is.
     pub fn take_over(store: Arc<dyn Store>, key: &Key) -> Result<(Self, Recovered)> {
-        let Found::Ours(record) = Record::find(&*store, key)? else {
+        let none = || {
             let message = "the target holds no journal of this key; begin again with --fresh";
-            return Err(Error::new(Code::Changed, Stage::Target, message));
+            Error::new(Code::Changed, Stage::Target, message)
         };
+        let Found::Ours(record) = Record::find(&*store, key)? else { return Err(none()) };
         let survey = survey(&*store, key, record)?;
         let recovered = survey.recovered();
+        if recovered == Recovered::Nothing {
+            return Err(none());
+        }
         let Survey { mut record, newest, epoch, .. } = survey;
         record.writer.nonce = random()?;
         record.writer.epoch = epoch.checked_add(1).ok_or_else(|| {

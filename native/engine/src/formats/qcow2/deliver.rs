@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::map::Extent;
 use super::tables::SECTOR;
-use super::{Phase, Piece, Qcow2, Tail};
+use super::{HOLD_MORE, Phase, Piece, Qcow2, Tail};
 use crate::bytes::Bytes;
 use crate::error::{Code, Error, Result, Stage};
 use crate::formats::Disk;
@@ -25,7 +25,7 @@ impl Qcow2 {
     pub(super) fn unpack(&mut self, x: &Extent, bytes: Bytes, disk: &mut dyn Disk) -> Result<()> {
         let cluster = self.header.cluster_size();
         self.accounted += cluster.min(self.header.size - x.guest);
-        disk.packed(x.guest, cluster as usize, x.origin(self.from()), self.header.packing, bytes)
+        disk.packed(x.guest, cluster as usize, x.origin(self.checkpoint()), self.header.packing, bytes)
     }
 
     pub(super) fn deliver(&mut self, piece: &Piece, disk: &mut dyn Disk) -> Result<Delivered> {
@@ -101,7 +101,7 @@ impl Qcow2 {
     fn emit(&mut self, x: &Extent, piece: &Piece, disk: &mut dyn Disk) -> Result<()> {
         self.accounted += x.len();
         let (from, to) = ((x.host - piece.start) as usize, (x.end() - piece.start) as usize);
-        disk.data(x.guest, x.origin(self.from()), piece.bytes.slice(from, to))
+        disk.data(x.guest, x.origin(self.checkpoint()), piece.bytes.slice(from, to))
     }
 
     /// Keeps the last sector of a compressed cluster, because the next one may begin in it. Returns where it begins.
@@ -155,7 +155,8 @@ impl Qcow2 {
             ));
         }
         let (room, at) = (self.hold.room(), piece.end);
-        self.turn(|| format!("the image is not in order: up to byte {at}, more than {room} bytes have no place yet"))
+        let why = || format!("the image is not in order: up to byte {at}, more than {room} bytes have no place yet");
+        self.turn(why, HOLD_MORE)
     }
 
     /// Keeps the beginnings of tables that end behind the piece.

@@ -33,6 +33,12 @@ const DATA_GAP: u64 = 256 << 10;
 /// Ranges asked for in one round.
 const ROUND: usize = 16384;
 
+/// What helps where bytes have no place yet, and ...
+const HOLD_MORE: &str = "give a directory for it (`--spill DIR`), or a source that can be read by ranges";
+/// ... where bytes are needed again that were given away: holding more back would not bring them.
+const READ_AGAIN: &str = "that can only be read by ranges: give the image not compressed, as a file or from a server \
+                          that honours ranges";
+
 /// How an image is to be read.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
@@ -46,8 +52,10 @@ pub struct Options {
     pub whole: bool,
     /// Data from below this offset of the file is on the target already.
     pub from: Option<u64>,
-    /// Every table was known before that data was delivered, as by `metadata_first`. Otherwise it is not trusted for
-    /// tables that end behind `from`.
+    /// All of the file is given again, and the disk takes data from below this offset for written.
+    pub skip_below: Option<u64>,
+    /// Every table was known before the data below `from` or `skip_below` was delivered, as by `metadata_first`.
+    /// Otherwise that data is not trusted for tables that end behind it.
     pub tables_first: bool,
     /// Ranges of the disk that are delivered even so.
     pub held: Vec<Range<u64>>,
@@ -171,18 +179,19 @@ impl Qcow2 {
         self.options.from.unwrap_or(0)
     }
 
+    /// Data from below this offset was delivered before the transfer was cut, as far as its tables were known then.
+    fn checkpoint(&self) -> u64 {
+        self.options.from.or(self.options.skip_below).unwrap_or(0)
+    }
+
     fn tables_known(&self) -> bool {
         self.l1_known && self.next_table >= self.tables.len()
     }
 
-    /// Goes over to asking for ranges, or fails with what would be needed.
-    fn turn(&mut self, why: impl FnOnce() -> String) -> Result<()> {
+    /// Goes over to asking for ranges, or fails with `remedy`.
+    fn turn(&mut self, why: impl FnOnce() -> String, remedy: &str) -> Result<()> {
         if !self.options.seekable {
-            return Err(Error::new(
-                Code::NeedsScratch,
-                Stage::Format,
-                format!("{}; give a directory for it (`--spill DIR`), or a source that can be read by ranges", why()),
-            ));
+            return Err(Error::new(Code::NeedsScratch, Stage::Format, format!("{}; {remedy}", why())));
         }
         self.turned = true;
         Ok(())
@@ -297,9 +306,9 @@ impl Format for Qcow2 {
                 }
                 let delivered = self.deliver(&piece, disk)?;
                 if let Some(&x) = self.missed.first() {
-                    self.turn(|| {
-                        format!("disk offset {} lies across bytes of the image that another part has", x.guest)
-                    })?;
+                    let why =
+                        || format!("disk offset {} lies across bytes of the image that another part has", x.guest);
+                    self.turn(why, READ_AGAIN)?;
                 }
                 if self.turned {
                     return Ok(());
@@ -355,5 +364,16 @@ impl Format for Qcow2 {
 
     fn turned(&self) -> bool {
         self.turned
+    }
+
+    fn tables_first(&self) -> Option<bool> {
+        let known = match self.phase {
+            Phase::InOrder => false,
+            _ if self.options.tables_first => true,
+            // Data that is delivered again because its table came late may lie below where this run goes on.
+            _ if self.tables_known() => self.lowest_undelivered().is_none_or(|host| host >= self.from()),
+            _ => self.from() == 0,
+        };
+        Some(known)
     }
 }

@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::header::be64;
 use super::map::{Extent, LONGEST};
 use super::tables::{self, Entry, SECTOR, SUBCLUSTERS, corrupt};
-use super::{Phase, Piece, Qcow2, Table};
+use super::{Phase, Piece, Qcow2, READ_AGAIN, Table};
 use crate::bytes::Bytes;
 use crate::error::{Code, Error, Result, Stage};
 use crate::formats::Disk;
@@ -85,7 +85,8 @@ impl Qcow2 {
             let Some(bytes) = self.fetch(range.clone(), piece)? else {
                 if !metadata {
                     let at = table.host;
-                    self.turn(|| format!("the L2 table at {at} has passed before it was known, and was not kept"))?;
+                    let why = || format!("the L2 table at {at} has passed before it was known, and was not kept");
+                    self.turn(why, READ_AGAIN)?;
                 }
                 break;
             };
@@ -219,7 +220,8 @@ impl Qcow2 {
         let base = u64::from(table.index) * self.header.l2_span();
         // In order, data may have been given away before a later table came that names it too. A checkpoint taken in
         // between lies above that data, so what such a table names is delivered again.
-        let unseen = self.options.from.is_some_and(|from| table.host + cluster > from);
+        let checkpoint = self.checkpoint();
+        let unseen = checkpoint > 0 && table.host + cluster > checkpoint;
         self.late = unseen && !self.options.tables_first;
         let mut run: Option<Run> = None;
         let mut used: Vec<Range<u64>> = Vec::new();
@@ -392,7 +394,7 @@ impl Qcow2 {
             };
             let part = x.part(at, to);
             self.accounted += part.len();
-            disk.data(part.guest, part.origin(self.from()), Bytes::copy_of(&bytes))?;
+            disk.data(part.guest, part.origin(self.checkpoint()), Bytes::copy_of(&bytes))?;
             used.push(at..to);
             at = to;
         }
@@ -404,14 +406,15 @@ impl Qcow2 {
 
     /// The bytes have passed and were given away: another part of the disk shares them.
     fn go_back(&mut self, x: Extent) -> Result<()> {
-        self.turn(|| {
+        let why = || {
             format!(
                 "disk offset {} shares bytes {} to {} of the image with another part of the disk",
                 x.guest,
                 x.host,
                 x.end()
             )
-        })?;
+        };
+        self.turn(why, READ_AGAIN)?;
         self.map.push(x);
         Ok(())
     }
