@@ -12,6 +12,8 @@ export interface PlanRequest {
   readonly size?: number;
   /** A digest of the source is demanded, so all of it must be read. */
   readonly digest: boolean;
+  /** A digest of the disk is demanded. */
+  readonly diskDigest?: boolean;
   readonly way?: Way;
   readonly spill?: string;
   /** All space of the disk is reserved at the start. */
@@ -29,7 +31,29 @@ export interface Plan {
   /** Whether an interrupted transfer goes on without reading everything again, and why. */
   readonly resumable: boolean;
   readonly resumeWhy: string;
+  /** Worth knowing before and after; sentences for people. */
+  readonly notes: readonly string[];
   readonly refusal?: Refusal;
+}
+
+/** What each codec's data consists of: a cut between two of these is a lawful end. */
+const UNITS: Readonly<Record<string, string>> = { gzip: 'members', zstd: 'frames', xz: 'streams' };
+
+/**
+ * Whether a transfer that was cut could pass for a whole one. A qcow2 tells: its tables name every byte of a disk whose
+ * size the header has, and the engine fails (TRUNCATED) while one of them is missing. A codec tells inside its units,
+ * each of which ends with a mark (gzip's check and length, RFC 1952 section 2.3.1; zstd's last block, RFC 8878 section
+ * 3.1.1.2; xz' index and footer, xz-file-format.txt section 2.1.2), but not how many of them there are. A raw disk tells
+ * nothing. A digest tells everything, of the source or of the disk.
+ */
+function notesOf({ facts, sniffed, digest, diskDigest }: PlanRequest): string[] {
+  if (!facts.openEnded || digest || diskDigest || sniffed.format !== 'raw') return [];
+  const units = UNITS[sniffed.codecs[0] ?? ''];
+  return units === undefined
+    ? ['the server does not say how long the image is: only --digest can tell a cut transfer from a whole one']
+    : [
+        `the server does not say how long the image is: only --digest can tell a transfer that was cut between two ${sniffed.codecs[0]} ${units} from a whole one`,
+      ];
 }
 
 /** Whether pieces of the source that are read at different times are known to belong together. */
@@ -105,8 +129,9 @@ function room(request: PlanRequest): Refusal | undefined {
 /** Pure: decides from what is known before the first byte is written. */
 export function plan(request: PlanRequest): Plan {
   const { facts, sniffed } = request;
-  const seekable = isPinned(facts, request.digest) && sniffed.codecs.length === 0;
-  const base = { ...resumability(request, isPinned(facts, request.digest)), seekable: isPinned(facts, request.digest) };
+  const pinned = isPinned(facts, request.digest);
+  const seekable = pinned && sniffed.codecs.length === 0;
+  const base = { ...resumability(request, pinned), seekable: pinned, notes: notesOf(request) };
   const refusal = sniffed.refusal ?? room(request);
   if (refusal) return { ...base, way: 'refuse', why: refusal.message, wholeSource: false, refusal };
   const wanted = request.way;

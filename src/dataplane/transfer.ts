@@ -163,7 +163,7 @@ export async function transfer(
       retries: context.counters.retries,
       ...(resume ? { resumedAt } : {}),
       leftOut: sniffed.leftOut,
-      notes: [],
+      notes: decided.notes,
       ...report,
     };
   } catch (thrown) {
@@ -198,6 +198,7 @@ function decide(options: TransferOptions, source: Source, sniffed: Sniffed, targ
     sniffed,
     target: target.facts,
     digest: options.digest !== undefined,
+    diskDigest: options.diskDigest !== undefined,
     preallocate: options.preallocate,
     ...(options.size === undefined ? {} : { size: options.size }),
     ...(options.way === undefined ? {} : { way: options.way }),

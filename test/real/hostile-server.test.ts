@@ -1,16 +1,15 @@
 // Servers that lie, stall, cut and replace: the right disk or a clear error, within bounded time, and never a splice.
 
-import { once } from 'node:events';
 import { createReadStream } from 'node:fs';
 import { mkdir, rm, stat } from 'node:fs/promises';
 import type { IncomingMessage, ServerResponse } from 'node:http';
-import { createServer, type Socket } from 'node:net';
 import { afterEach, describe, expect, test } from 'vitest';
 import { FaultProxy } from '../faults/proxy.ts';
 import { type Cli, type Ended, describe as told } from '../support/cli.ts';
 import { type CountingServer, room } from '../support/counting-server.ts';
 import { recognised } from '../support/devices.ts';
 import { difference, MiB } from '../support/images.ts';
+import { rudeServer } from '../support/rude-server.ts';
 import { rawAndQcow2, site } from '../support/site.ts';
 
 /** Seconds within which every one of these is over. */
@@ -299,31 +298,3 @@ describe.each(['raw', 'qcow2'] as const)('%s', (kind) => {
     if (count >= 4) expect(['DENIED', 'CHANGED', 'right']).toContain(verdict);
   });
 });
-
-/** A TCP server that answers each request on its own terms. */
-async function rudeServer(answer: (socket: Socket, head: string) => void): Promise<{ url: string } & AsyncDisposable> {
-  const sockets = new Set<Socket>();
-  const listener = createServer((socket) => {
-    sockets.add(socket);
-    socket.on('close', () => sockets.delete(socket));
-    socket.on('error', () => socket.destroy());
-    let head = '';
-    socket.on('data', (bytes) => {
-      head += bytes.toString('latin1');
-      for (let end = head.indexOf('\r\n\r\n'); end >= 0; end = head.indexOf('\r\n\r\n')) {
-        answer(socket, head.slice(0, end + 2));
-        head = head.slice(end + 4);
-      }
-    });
-  }).listen(0, '127.0.0.1');
-  await once(listener, 'listening');
-  const address = listener.address();
-  return {
-    url: `http://127.0.0.1:${address !== null && typeof address === 'object' ? address.port : 0}`,
-    async [Symbol.asyncDispose]() {
-      for (const socket of sockets) socket.destroy();
-      listener.close();
-      await once(listener, 'close');
-    },
-  };
-}
