@@ -1,7 +1,7 @@
 import { type Context, DEFAULT_LIMITS, type Log } from './context.ts';
 import { asFerryError, FerryError } from './errors.ts';
 import { hostKey } from './hostkey.ts';
-import { decoderLimits } from './memory-budget.ts';
+import { decoderLimits, transferLimits } from './memory-budget.ts';
 import { fromEngine, native, type Recovered, type Sniffed, type TargetFacts } from './native.ts';
 import { type Plan, plan } from './plan.ts';
 import type { SourceDetails, SourceOptions } from './source.ts';
@@ -54,6 +54,7 @@ export async function inspectSource(
       plan: plan({
         facts: source.facts,
         sniffed: image,
+        holdBack: transferLimits(image).holdBack ?? 0,
         digest: false,
         ...(facts === undefined ? {} : { target: facts }),
       }),

@@ -1,4 +1,5 @@
 import type { Refusal, Sniffed, TargetFacts } from './native.ts';
+import { formatSize } from './sizes.ts';
 import type { SourceFacts } from './source.ts';
 
 export type Way = 'stream' | 'seek' | 'spill';
@@ -6,6 +7,8 @@ export type Way = 'stream' | 'seek' | 'spill';
 export interface PlanRequest {
   readonly facts: SourceFacts;
   readonly sniffed: Sniffed;
+  /** Bytes of the image that may wait in memory for their place. */
+  readonly holdBack: number;
   /** Absent when no target was named (inspect). */
   readonly target?: Pick<TargetFacts, 'kind' | 'capacity'>;
   /** Exact length that the disk is to have. */
@@ -167,7 +170,7 @@ export function plan(request: PlanRequest): Plan {
   return {
     ...base,
     way: 'spill',
-    why: `the ${sniffed.format} image keeps tables behind its data and the source cannot seek: what has no place yet waits in ${request.spill === undefined ? 'memory (at most 64 MiB)' : `a spill file in ${request.spill}`}`,
+    why: `the ${sniffed.format} image keeps tables behind its data and the source cannot seek: what has no place yet waits in ${request.spill === undefined ? `memory (at most ${formatSize(request.holdBack)}; more with --spill or --memory)` : `memory and a spill file in ${request.spill}`}`,
     wholeSource: true,
   };
 }

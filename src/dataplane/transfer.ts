@@ -5,9 +5,9 @@ import { asFerryError, FerryError } from './errors.ts';
 import { feed } from './feed.ts';
 import { hostKey } from './hostkey.ts';
 import { compareIdentity, type Identity, identityOf, parseIdentity } from './identity.ts';
-import { decoderLimits } from './memory-budget.ts';
+import { decoderLimits, transferLimits } from './memory-budget.ts';
 import { Meter, type Snapshot } from './meter.ts';
-import { fromEngine, type NativeTarget, native, type Report, type Sniffed } from './native.ts';
+import { fromEngine, type Limits, type NativeTarget, native, type Report, type Sniffed } from './native.ts';
 import { type Plan, plan, type Way } from './plan.ts';
 import type { Digest, Source, SourceOptions } from './source.ts';
 import { openSource } from './sources/index.ts';
@@ -99,9 +99,9 @@ export async function transfer(
 
     const source = stackFilters(opened, context, { verified: options.digest !== undefined });
     const head = await source.head(signal);
-    const limits = decoderLimits(options.memory);
-    const sniffed = engine.sniff(head, source.facts.length, limits);
-    const decided = decide(options, source, sniffed, target.native);
+    const sniffed = engine.sniff(head, source.facts.length, decoderLimits(options.memory));
+    const limits = transferLimits(sniffed, options.memory);
+    const decided = decide(options, source, sniffed, limits, target.native);
     const held = await heldDisk(options, target.native, sniffed);
     if (held) return doneBefore(options, identity, held);
     const resume = admit(options, target.native, identity, log);
@@ -192,10 +192,17 @@ function disposable(target: NativeTarget): AsyncDisposable & { readonly native: 
 }
 
 /** The plan, when it is not to refuse. */
-function decide(options: TransferOptions, source: Source, sniffed: Sniffed, target: NativeTarget): Plan & { way: Way } {
+function decide(
+  options: TransferOptions,
+  source: Source,
+  sniffed: Sniffed,
+  limits: Limits,
+  target: NativeTarget,
+): Plan & { way: Way } {
   const decided = plan({
     facts: source.facts,
     sniffed,
+    holdBack: limits.holdBack ?? 0,
     target: target.facts,
     digest: options.digest !== undefined,
     diskDigest: options.diskDigest !== undefined,

@@ -22,7 +22,7 @@ mod recheck;
 mod tables;
 
 pub use header::Header;
-use holdback::{HoldBack, SPILL_FACTOR};
+use holdback::HoldBack;
 use map::Map;
 use recheck::{Recheck, changed};
 
@@ -136,8 +136,7 @@ impl Qcow2 {
         let cluster = header.cluster_size();
         // The tables themselves pass through the hold-back where a piece ends inside one.
         let bound = options.limits.hold_back.max(4 * cluster + header.l1_needed * 8 + header.refcount_table_length);
-        let spill_bound = options.limits.hold_back.saturating_mul(SPILL_FACTOR);
-        let hold = HoldBack::new(bound, options.spill.clone(), spill_bound);
+        let hold = HoldBack::new(bound, options.spill.clone(), options.limits.spill);
         let seek = options.metadata_first && options.seekable;
         let no_tables = header.l1_needed == 0;
         Ok(Self {
@@ -181,7 +180,10 @@ impl Qcow2 {
             return Err(Error::new(
                 Code::NeedsScratch,
                 Stage::Format,
-                format!("{}; give a directory for it (`--spill DIR`), or a source that can be read by ranges", why()),
+                format!(
+                    "{}; give a directory for it (`--spill DIR`), more `--memory`, or a source that can be read by ranges",
+                    why()
+                ),
             ));
         }
         self.turned = true;
