@@ -1,4 +1,5 @@
 import { type Context, DEFAULT_LIMITS, type Log } from './context.ts';
+import { readDiskDigest } from './disk-digest.ts';
 import { asFerryError, FerryError } from './errors.ts';
 import { hostKey } from './hostkey.ts';
 import { decoderLimits, transferLimits } from './memory-budget.ts';
@@ -135,8 +136,7 @@ export async function verify(
   signal: AbortSignal,
 ): Promise<Verification> {
   try {
-    const found = await native().diskDigest(path, length, onProgress);
-    signal.throwIfAborted();
+    const found = await readDiskDigest(path, length, onProgress, signal);
     return { ...found, ...(diskDigest === undefined ? {} : { matches: found.diskDigest === diskDigest }) };
   } catch (thrown) {
     throw asFerryError(fromEngine(thrown), 'verify');

@@ -1,6 +1,7 @@
 import { setTimeout } from 'node:timers/promises';
 import type { Context, Log } from './context.ts';
 import { DEFAULT_LIMITS } from './context.ts';
+import { readDiskDigest } from './disk-digest.ts';
 import { asFerryError, FerryError } from './errors.ts';
 import { feed } from './feed.ts';
 import { hostKey } from './hostkey.ts';
@@ -102,7 +103,7 @@ export async function transfer(
     const sniffed = engine.sniff(head, source.facts.length, decoderLimits(options.memory));
     const limits = transferLimits(sniffed, options.memory);
     const decided = decide(options, source, sniffed, limits, target.native);
-    const held = await heldDisk(options, target.native, sniffed);
+    const held = await heldDisk(options, target.native, sniffed, signal);
     if (held) return doneBefore(options, identity, held);
     const resume = admit(options, target.native, identity, log);
 
@@ -276,13 +277,14 @@ async function heldDisk(
   options: TransferOptions,
   target: NativeTarget,
   sniffed: Sniffed,
+  signal: AbortSignal,
 ): Promise<{ diskDigest: string; virtualSize: number } | undefined> {
   const { facts, recovered } = target;
   const virtualSize = options.size ?? sniffed.virtualSize;
   const { diskDigest } = options;
   if (facts.kind !== 'block' || recovered.kind !== 'nothing' || options.force || options.fresh) return undefined;
   if (facts.foreign === undefined || diskDigest === undefined || virtualSize === undefined) return undefined;
-  const found = await native().diskDigest(options.target, virtualSize, () => undefined);
+  const found = await readDiskDigest(options.target, virtualSize, () => undefined, signal);
   return found.diskDigest === diskDigest ? { diskDigest, virtualSize } : undefined;
 }
 
