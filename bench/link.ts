@@ -1,14 +1,46 @@
 import { spawn, spawnSync } from 'node:child_process';
 import { existsSync, statSync } from 'node:fs';
 import { connect } from 'node:net';
+import { networkInterfaces } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { run } from './data.ts';
 import { stopChild } from './nginx.ts';
 
-/** Addresses for benchmarks of networks (RFC 2544, appendix C.2.2): nothing else uses them. */
-const NETWORK = '198.18.0';
+/** 198.18.0.0/15, addresses for benchmarks of networks (RFC 2544, appendix C.2.2): nothing else uses them. */
+const NETWORK = (198 << 24) | (18 << 16);
+/** Networks of four addresses that it has room for. */
+const NETWORKS = 2 ** 17 / 4;
 let count = 0;
+
+/**
+ * The first address of a network of four that no interface here has an address in. Benchmarks that run at once begin to
+ * look at different places, so that they need not agree.
+ */
+export function freeNetwork(index: number, pid: number, taken: readonly string[]): number {
+  const used = new Set(taken.map((address) => bits(address) >>> 2));
+  // Two links a benchmark.
+  for (let tries = 0; tries < NETWORKS; tries++) {
+    const network = (NETWORK + ((pid * 2 + index + tries) % NETWORKS) * 4) >>> 0;
+    if (!used.has(network >>> 2)) return network;
+  }
+  throw new Error('every network of 198.18.0.0/15 is in use');
+}
+
+/** Addresses of all interfaces that are up. */
+function addressesHere(): string[] {
+  return Object.values(networkInterfaces()).flatMap((all) => (all ?? []).map(({ address }) => address));
+}
+
+/** `198.18.0.1` as a number; 0 for what is no IPv4 address. */
+function bits(address: string): number {
+  const parts = address.split('.').map(Number);
+  return parts.length === 4 ? parts.reduce((sum, part) => sum * 256 + part, 0) : 0;
+}
+
+function dotted(address: number): string {
+  return [24, 16, 8, 0].map((shift) => (address >>> shift) & 255).join('.');
+}
 
 export interface Link {
   /** Where a server in the namespace listens. */
@@ -35,7 +67,8 @@ export async function makeLink(cache: string, roundTrip: number): Promise<Link> 
   const namespace = `diskferry-bench-${process.pid}-${index}`;
   const near = `dfn${index}x${process.pid}`;
   const far = `dff${index}x${process.pid}`;
-  const address = (end: number) => `${NETWORK}.${index * 4 + end}`;
+  const network = freeNetwork(index, process.pid, addressesHere());
+  const address = (end: number) => dotted(network + end);
   run('ip', ['netns', 'add', namespace]);
   const delay = String(Math.round((roundTrip / 2) * 1000));
   const child = spawn(program, [`/var/run/netns/${namespace}`, near, far, delay], {

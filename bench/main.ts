@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process';
-import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { cpus, release, totalmem } from 'node:os';
 import { join } from 'node:path';
 import { type Candidate, CURL, candidatesFor, commandOf, DISKFERRY, missing } from './candidates.ts';
@@ -7,13 +7,10 @@ import { cgroupsImpossible } from './cgroup.ts';
 import { type BenchData, FILES, prepareData, type Row, warm } from './data.ts';
 import { type Link, linkImpossible, makeLink, roundTrip } from './link.ts';
 import { marksOf, type Series } from './marks.ts';
-import { clearWorkplace, measure } from './measure.ts';
+import { clearWorkplace, dropAbandonedWorkplaces, measure, workplaceOf } from './measure.ts';
 import { serve, type WebServer } from './nginx.ts';
 import { type BenchOptions, readOptions, USAGE } from './options.ts';
 import { report } from './table.ts';
-
-/** Ports from here on, for loopback and each link. */
-const PORT = 18_480;
 
 interface Network {
   readonly name: string;
@@ -35,6 +32,8 @@ async function bench(options: BenchOptions, signal: AbortSignal): Promise<void> 
   const about = aboutMachine(options);
   const data = prepareData(options.cache, options.scale, options.rows, say);
   await using stack = new AsyncDisposableStack();
+  dropAbandonedWorkplaces(options.cache);
+  stack.defer(() => rmSync(workplaceOf(options.cache), { recursive: true, force: true }));
   const networks = await openNetworks(options, data, stack, about);
   const all: Series[] = [];
   for (const row of options.rows) {
@@ -63,7 +62,7 @@ async function runOnce(
   const { series, candidate, network } = cell;
   // Another's failure is reported once; waiting for it again would tell nothing.
   if (candidate.name !== DISKFERRY && series.runs.some(({ status }) => status !== 0)) return;
-  const place = clearWorkplace(join(options.cache, 'work'));
+  const place = clearWorkplace(workplaceOf(options.cache));
   const command = commandOf(candidate, series.row, { ...data, ...place, url: network.server.url });
   const result = await measure(command, place, signal, series.limit);
   signal.throwIfAborted();
@@ -78,7 +77,7 @@ async function runOnce(
     series.identical =
       spawnSync('qemu-img', ['compare', '-q', '-f', 'raw', '-F', 'raw', original, place.target]).status === 0;
   }
-  clearWorkplace(join(options.cache, 'work'));
+  clearWorkplace(workplaceOf(options.cache));
 }
 
 /** All candidates over loopback, diskferry and curl over the links, diskferry within each memory limit. */
@@ -131,7 +130,7 @@ async function openNetworks(
   about: string[],
 ): Promise<Network[]> {
   const open = async (host: string, inside: readonly string[] = []) => {
-    const server = await serve(data.directory, host, PORT, inside);
+    const server = await serve(data.directory, host, inside);
     stack.defer(() => server.stop());
     return server;
   };
@@ -145,7 +144,7 @@ async function openNetworks(
     const link: Link = await makeLink(options.cache, delay);
     stack.defer(() => link.stop());
     const server = await open(link.host, link.inside);
-    const measured = await roundTrip(link.host, PORT);
+    const measured = await roundTrip(link.host, server.port);
     const name = delay === 0 ? 'link without delay' : `link of ${delay} ms`;
     networks.push({ name, delay, server });
     about.push(

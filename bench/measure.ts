@@ -49,6 +49,20 @@ status=$?
 ended=$EPOCHREALTIME
 { echo "run $started $ended $status"; times; grep write_bytes /proc/$$/io; } >&3`;
 
+/** Where a benchmark works: each process has its own, so that two may run at once. */
+export function workplaceOf(cache: string): string {
+  return join(cache, `work-${process.pid}`);
+}
+
+/** Removes what benchmarks that were killed have left. */
+export function dropAbandonedWorkplaces(cache: string): void {
+  if (!existsSync(cache)) return;
+  for (const name of readdirSync(cache)) {
+    const pid = /^work-(\d+)$/.exec(name)?.[1];
+    if (pid !== undefined && !existsSync(`/proc/${pid}`)) rmSync(join(cache, name), { recursive: true, force: true });
+  }
+}
+
 /** Makes the places that a run writes to, empty. */
 export function clearWorkplace(directory: string): Workplace {
   const place = {

@@ -22,6 +22,7 @@ export function sourceText(found: Inspection): string {
     ['decoder', image.window === 0 ? undefined : `needs a window of ${formatSize(image.window)}`],
     ['plan', plan.way === 'refuse' ? 'refuse' : `${plan.way}: ${plan.why}`],
     ['refused', refusal && `${refusal.message} (${refusal.code})`],
+    ...plan.notes.map((note): Row => ['note', note]),
     ['resumable', plan.way === 'refuse' ? undefined : `${plan.resumable ? 'yes' : 'no'}: ${plan.resumeWhy}`],
     ['speed', found.rate === undefined ? undefined : `${formatRate(found.rate)} while looking`],
     ['traffic', `${formatExactSize(found.traffic)} to learn this`],

@@ -1,7 +1,8 @@
 import { type Context, DEFAULT_LIMITS, type Log } from './context.ts';
+import { readDiskDigest } from './disk-digest.ts';
 import { asFerryError, FerryError } from './errors.ts';
 import { hostKey } from './hostkey.ts';
-import { decoderLimits } from './memory-budget.ts';
+import { decoderLimits, transferLimits } from './memory-budget.ts';
 import { fromEngine, native, type Recovered, type Sniffed, type TargetFacts } from './native.ts';
 import { type Plan, plan } from './plan.ts';
 import type { SourceDetails, SourceOptions } from './source.ts';
@@ -54,6 +55,7 @@ export async function inspectSource(
       plan: plan({
         facts: source.facts,
         sniffed: image,
+        holdBack: transferLimits(image).holdBack ?? 0,
         digest: false,
         ...(facts === undefined ? {} : { target: facts }),
       }),
@@ -134,8 +136,7 @@ export async function verify(
   signal: AbortSignal,
 ): Promise<Verification> {
   try {
-    const found = await native().diskDigest(path, length, onProgress);
-    signal.throwIfAborted();
+    const found = await readDiskDigest(path, length, onProgress, signal);
     return { ...found, ...(diskDigest === undefined ? {} : { matches: found.diskDigest === diskDigest }) };
   } catch (thrown) {
     throw asFerryError(fromEngine(thrown), 'verify');

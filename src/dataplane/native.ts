@@ -175,16 +175,24 @@ export interface Conversion {
   abort(reason?: string): Promise<void>;
 }
 
+export interface Stop {
+  /** May be called twice, and before or after the reading. */
+  stop(): void;
+}
+
 export interface Native {
   sniff(head: Uint8Array, sourceLength: number | undefined, limits: Limits): Sniffed;
   /** Opens and locks; BUSY when another run has it. Creates nothing. */
   openTarget(spec: TargetSpec): Promise<NativeTarget>;
   startConversion(target: NativeTarget, init: ConversionInit): Promise<Conversion>;
+  /** Asks a reading to end: it then fails with ABORTED. */
+  readonly Stop: new () => Stop;
   /** Disk digest of a file or device, `length` bytes of it (default all). Calls back with bytes done. */
   diskDigest(
     path: string,
     length: number | undefined,
     onProgress: (done: number, total: number) => void,
+    stop: Stop,
   ): Promise<{ diskDigest: string; bytes: number }>;
 }
 

@@ -1,4 +1,5 @@
 import type { Refusal, Sniffed, TargetFacts } from './native.ts';
+import { formatSize } from './sizes.ts';
 import type { SourceFacts } from './source.ts';
 
 export type Way = 'stream' | 'seek' | 'spill';
@@ -6,12 +7,16 @@ export type Way = 'stream' | 'seek' | 'spill';
 export interface PlanRequest {
   readonly facts: SourceFacts;
   readonly sniffed: Sniffed;
+  /** Bytes of the image that may wait in memory for their place. */
+  readonly holdBack: number;
   /** Absent when no target was named (inspect). */
   readonly target?: Pick<TargetFacts, 'kind' | 'capacity'>;
   /** Exact length that the disk is to have. */
   readonly size?: number;
   /** A digest of the source is demanded, so all of it must be read. */
   readonly digest: boolean;
+  /** A digest of the disk is demanded. */
+  readonly diskDigest?: boolean;
   readonly way?: Way;
   readonly spill?: string;
   /** All space of the disk is reserved at the start. */
@@ -29,7 +34,29 @@ export interface Plan {
   /** Whether an interrupted transfer goes on without reading everything again, and why. */
   readonly resumable: boolean;
   readonly resumeWhy: string;
+  /** Worth knowing before and after; sentences for people. */
+  readonly notes: readonly string[];
   readonly refusal?: Refusal;
+}
+
+/** What each codec's data consists of: a cut between two of these is a lawful end. */
+const UNITS: Readonly<Record<string, string>> = { gzip: 'members', zstd: 'frames', xz: 'streams' };
+
+/**
+ * Whether a transfer that was cut could pass for a whole one. A qcow2 tells: its tables name every byte of a disk whose
+ * size the header has, and the engine fails (TRUNCATED) while one of them is missing. A codec tells inside its units,
+ * each of which ends with a mark (gzip's check and length, RFC 1952 section 2.3.1; zstd's last block, RFC 8878 section
+ * 3.1.1.2; xz' index and footer, xz-file-format.txt section 2.1.2), but not how many of them there are. A raw disk tells
+ * nothing. A digest tells everything, of the source or of the disk.
+ */
+function notesOf({ facts, sniffed, digest, diskDigest }: PlanRequest): string[] {
+  if (!facts.openEnded || digest || diskDigest || sniffed.format !== 'raw') return [];
+  const units = UNITS[sniffed.codecs[0] ?? ''];
+  return units === undefined
+    ? ['the server does not say how long the image is: only --digest can tell a cut transfer from a whole one']
+    : [
+        `the server does not say how long the image is: only --digest can tell a transfer that was cut between two ${sniffed.codecs[0]} ${units} from a whole one`,
+      ];
 }
 
 /** Whether pieces of the source that are read at different times are known to belong together. */
@@ -105,8 +132,9 @@ function room(request: PlanRequest): Refusal | undefined {
 /** Pure: decides from what is known before the first byte is written. */
 export function plan(request: PlanRequest): Plan {
   const { facts, sniffed } = request;
-  const seekable = isPinned(facts, request.digest) && sniffed.codecs.length === 0;
-  const base = { ...resumability(request, isPinned(facts, request.digest)), seekable: isPinned(facts, request.digest) };
+  const pinned = isPinned(facts, request.digest);
+  const seekable = pinned && sniffed.codecs.length === 0;
+  const base = { ...resumability(request, pinned), seekable: pinned, notes: notesOf(request) };
   const refusal = sniffed.refusal ?? room(request);
   if (refusal) return { ...base, way: 'refuse', why: refusal.message, wholeSource: false, refusal };
   const wanted = request.way;
@@ -142,7 +170,7 @@ export function plan(request: PlanRequest): Plan {
   return {
     ...base,
     way: 'spill',
-    why: `the ${sniffed.format} image keeps tables behind its data and the source cannot seek: what has no place yet waits in ${request.spill === undefined ? 'memory (at most 64 MiB)' : `a spill file in ${request.spill}`}`,
+    why: `the ${sniffed.format} image keeps tables behind its data and the source cannot seek: what has no place yet waits in ${request.spill === undefined ? `memory (at most ${formatSize(request.holdBack)}; more with --spill or --memory)` : `memory and a spill file in ${request.spill}`}`,
     wholeSource: true,
   };
 }

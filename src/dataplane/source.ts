@@ -18,6 +18,8 @@ export interface SourceFacts {
   readonly validator?: string;
   /** What the source itself promises about its bytes. */
   readonly digest?: Digest;
+  /** Nothing says where the bytes end, neither a length nor a framing: a cut looks like the end. */
+  readonly openEnded?: boolean;
   /** The bytes come over a network: they may stall, be cut, and more connections may bring more. Absent = local. */
   readonly remote?: boolean;
   /** Milliseconds from the first request to the head of its answer, connecting included. */

@@ -1,13 +1,14 @@
 import { setTimeout } from 'node:timers/promises';
 import type { Context, Log } from './context.ts';
 import { DEFAULT_LIMITS } from './context.ts';
+import { readDiskDigest } from './disk-digest.ts';
 import { asFerryError, FerryError } from './errors.ts';
 import { feed } from './feed.ts';
 import { hostKey } from './hostkey.ts';
 import { compareIdentity, type Identity, identityOf, parseIdentity } from './identity.ts';
-import { decoderLimits } from './memory-budget.ts';
+import { decoderLimits, transferLimits } from './memory-budget.ts';
 import { Meter, type Snapshot } from './meter.ts';
-import { fromEngine, type NativeTarget, native, type Report, type Sniffed } from './native.ts';
+import { fromEngine, type Limits, type NativeTarget, native, type Report, type Sniffed } from './native.ts';
 import { type Plan, plan, type Way } from './plan.ts';
 import type { Digest, Source, SourceOptions } from './source.ts';
 import { openSource } from './sources/index.ts';
@@ -99,10 +100,10 @@ export async function transfer(
 
     const source = stackFilters(opened, context, { verified: options.digest !== undefined });
     const head = await source.head(signal);
-    const limits = decoderLimits(options.memory);
-    const sniffed = engine.sniff(head, source.facts.length, limits);
-    const decided = decide(options, source, sniffed, target.native);
-    const held = await heldDisk(options, target.native, sniffed);
+    const sniffed = engine.sniff(head, source.facts.length, decoderLimits(options.memory));
+    const limits = transferLimits(sniffed, options.memory);
+    const decided = decide(options, source, sniffed, limits, target.native);
+    const held = await heldDisk(options, target.native, sniffed, signal);
     if (held) return doneBefore(options, identity, held);
     const resume = admit(options, target.native, identity, log);
 
@@ -163,7 +164,7 @@ export async function transfer(
       retries: context.counters.retries,
       ...(resume ? { resumedAt } : {}),
       leftOut: sniffed.leftOut,
-      notes: [],
+      notes: decided.notes,
       ...report,
     };
   } catch (thrown) {
@@ -192,12 +193,20 @@ function disposable(target: NativeTarget): AsyncDisposable & { readonly native: 
 }
 
 /** The plan, when it is not to refuse. */
-function decide(options: TransferOptions, source: Source, sniffed: Sniffed, target: NativeTarget): Plan & { way: Way } {
+function decide(
+  options: TransferOptions,
+  source: Source,
+  sniffed: Sniffed,
+  limits: Limits,
+  target: NativeTarget,
+): Plan & { way: Way } {
   const decided = plan({
     facts: source.facts,
     sniffed,
+    holdBack: limits.holdBack ?? 0,
     target: target.facts,
     digest: options.digest !== undefined,
+    diskDigest: options.diskDigest !== undefined,
     preallocate: options.preallocate,
     ...(options.size === undefined ? {} : { size: options.size }),
     ...(options.way === undefined ? {} : { way: options.way }),
@@ -268,13 +277,14 @@ async function heldDisk(
   options: TransferOptions,
   target: NativeTarget,
   sniffed: Sniffed,
+  signal: AbortSignal,
 ): Promise<{ diskDigest: string; virtualSize: number } | undefined> {
   const { facts, recovered } = target;
   const virtualSize = options.size ?? sniffed.virtualSize;
   const { diskDigest } = options;
   if (facts.kind !== 'block' || recovered.kind !== 'nothing' || options.force || options.fresh) return undefined;
   if (facts.foreign === undefined || diskDigest === undefined || virtualSize === undefined) return undefined;
-  const found = await native().diskDigest(options.target, virtualSize, () => undefined);
+  const found = await readDiskDigest(options.target, virtualSize, () => undefined, signal);
   return found.diskDigest === diskDigest ? { diskDigest, virtualSize } : undefined;
 }
 

@@ -1,19 +1,16 @@
 // One writer: two runs on one target, a run that was stopped while another took over, a journal that is not ours.
-import { mkdir, rm, stat } from 'node:fs/promises';
-import { join } from 'node:path';
+import { rm, stat } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { afterEach, describe, expect, test } from 'vitest';
 import { type Cli, cli, type Run, describe as told } from '../support/cli.ts';
-import { CountingServer } from '../support/counting-server.ts';
+import type { CountingServer } from '../support/counting-server.ts';
 import { loopDevice } from '../support/devices.ts';
 import { difference, MiB, rawDisk } from '../support/images.ts';
-import { type TempDir, tempdir } from '../support/tempdir.ts';
+import { site } from '../support/site.ts';
 
 const SIZE = 160 * MiB;
-let home: TempDir;
 let program: Cli;
 let server: CountingServer;
-const at = (name: string): string => join(home.path, name);
 const runs: Run[] = [];
 
 /** A run that ends with its test, stopped or not. */
@@ -31,11 +28,8 @@ async function sent(bytes: number): Promise<void> {
   }
 }
 
-beforeAll(async () => {
-  home = await tempdir();
-  program = await cli(home.path);
-  await mkdir(at('www'));
-  server = await CountingServer.start(at('www'));
+const at = site(async (opened) => {
+  ({ program, server } = opened);
   await rawDisk(at('www/raw'), SIZE, { run: MiB, zeros: 0.2 });
 });
 
@@ -46,11 +40,6 @@ afterEach(async () => {
   }
   await rm(at('target'), { force: true });
   server.nextRun();
-});
-
-afterAll(async () => {
-  await server?.[Symbol.asyncDispose]();
-  await home?.[Symbol.asyncDispose]();
 });
 
 describe.each(['file', 'device'])('on a %s', (kind) => {
@@ -87,7 +76,7 @@ describe.each(['file', 'device'])('on a %s', (kind) => {
   test('a journal of another key is not resumed', async () => {
     await using aim = await target();
     const url = `${server.url}/raw`;
-    const other = await cli(home.path, 'other');
+    const other = await cli(at(''), 'other');
     const forged = start(['import', url, aim.path, '--rate', '20MB/s'], other);
     await sent(70 * MiB);
     forged.child.kill('SIGKILL');

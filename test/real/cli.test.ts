@@ -1,33 +1,21 @@
 // What a person meets at the command line: stopping and going on, targets that are not ours, what is said and what never is.
 import { createReadStream } from 'node:fs';
 import { chmod, mkdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { type Cli, cli, describe as told } from '../support/cli.ts';
-import { CountingServer } from '../support/counting-server.ts';
+import { describe, expect, test } from 'vitest';
+import { type Cli, describe as told } from '../support/cli.ts';
+import type { CountingServer } from '../support/counting-server.ts';
 import { loopDevice } from '../support/devices.ts';
-import { bootableDisk, difference, MiB, qcow2, run, sha256 } from '../support/images.ts';
-import { type TempDir, tempdir } from '../support/tempdir.ts';
+import { difference, MiB, run, sha256 } from '../support/images.ts';
+import { rawAndQcow2, site } from '../support/site.ts';
 
 const SIZE = 96 * MiB;
-let home: TempDir;
 let program: Cli;
 let server: CountingServer;
-const at = (name: string): string => join(home.path, name);
 
-beforeAll(async () => {
-  home = await tempdir();
-  program = await cli(home.path);
-  await mkdir(at('www'));
-  server = await CountingServer.start(at('www'));
-  await bootableDisk(at('www/raw'), SIZE);
-  await qcow2(at('www/raw'), at('www/qcow2'));
-});
-
-afterAll(async () => {
-  await server?.[Symbol.asyncDispose]();
-  await home?.[Symbol.asyncDispose]();
+const at = site(async (opened) => {
+  ({ program, server } = opened);
+  await rawAndQcow2(at('www'), SIZE);
 });
 
 describe('stopping', () => {
@@ -103,10 +91,7 @@ describe('an unfinished transfer', () => {
   test('is shown by inspect, kept from other sources, dropped by forget, ignored with --fresh', async () => {
     const target = at('begun.img');
     const begin = async () => {
-      const running = program.start(['import', `${server.url}/raw`, target, '--rate', '15MB/s', '--progress', 'none']);
-      await sleep(3500);
-      running.child.kill('SIGKILL');
-      await running.ended;
+      await program.killedAfter(3500, [`${server.url}/raw`, target, '--rate', '15MB/s']);
     };
     await begin();
     const shown = await program.run(['inspect', target, '--json']);

@@ -1,15 +1,13 @@
 // The disk digest, against an implementation of its own written from docs/disk-digest.md.
 import { createReadStream } from 'node:fs';
-import { mkdir, open, rm, stat } from 'node:fs/promises';
-import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
+import { open, rm, stat } from 'node:fs/promises';
 import { blake3 } from '@noble/hashes/blake3.js';
-import { afterAll, beforeAll, expect, test } from 'vitest';
-import { type Cli, cli, describe as told } from '../support/cli.ts';
-import { CountingServer } from '../support/counting-server.ts';
+import { expect, test } from 'vitest';
+import { type Cli, describe as told } from '../support/cli.ts';
+import type { CountingServer } from '../support/counting-server.ts';
 import { loopDevice } from '../support/devices.ts';
 import { difference, KiB, MiB, qcow2, rawDisk, shell } from '../support/images.ts';
-import { type TempDir, tempdir } from '../support/tempdir.ts';
+import { site } from '../support/site.ts';
 
 const LEAF = 65536;
 const ZERO = new Uint8Array(32);
@@ -40,21 +38,11 @@ async function diskDigest(path: string, length?: number): Promise<string> {
   return `dd1:${Buffer.from(derive('root', size, level[0] ?? ZERO)).toString('hex')}`;
 }
 
-let home: TempDir;
 let program: Cli;
 let server: CountingServer;
-const at = (name: string): string => join(home.path, name);
 
-beforeAll(async () => {
-  home = await tempdir();
-  program = await cli(home.path);
-  await mkdir(at('www'));
-  server = await CountingServer.start(at('www'));
-});
-
-afterAll(async () => {
-  await server?.[Symbol.asyncDispose]();
-  await home?.[Symbol.asyncDispose]();
+const at = site(async (opened) => {
+  ({ program, server } = opened);
 });
 
 async function verified(path: string, ...args: string[]): Promise<string> {
@@ -141,10 +129,7 @@ test.each(['raw', 'qcow2', 'packed', 'gz', 'xz', 'stdin'])(
     const args = [kind === 'stdin' ? '-' : `${server.url}/resumed.${name}`, target, '--rate', '8MB/s'];
     const input = () => (kind === 'stdin' ? { stdin: createReadStream(raw) } : {});
     for (const wait of [2400, 2200]) {
-      const run = program.start(['import', ...args, '--progress', 'none'], input());
-      await sleep(wait);
-      run.child.kill('SIGKILL');
-      await run.ended;
+      await program.killedAfter(wait, args, input());
     }
     const report = await program.imported(args.slice(0, 2), input());
     expect(report.resumes).toBeGreaterThan(0);

@@ -1,19 +1,16 @@
 // Servers that lie, stall, cut and replace: the right disk or a clear error, within bounded time, and never a splice.
 
-import { once } from 'node:events';
 import { createReadStream } from 'node:fs';
-import { mkdir, rename, rm, stat } from 'node:fs/promises';
+import { mkdir, rm, stat } from 'node:fs/promises';
 import type { IncomingMessage, ServerResponse } from 'node:http';
-import { createServer, type Socket } from 'node:net';
-import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
-import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { afterEach, describe, expect, test } from 'vitest';
 import { FaultProxy } from '../faults/proxy.ts';
-import { type Cli, cli, type Ended, describe as told } from '../support/cli.ts';
-import { CountingServer, room } from '../support/counting-server.ts';
+import { type Cli, type Ended, describe as told } from '../support/cli.ts';
+import { type CountingServer, room } from '../support/counting-server.ts';
 import { recognised } from '../support/devices.ts';
-import { bootableDisk, difference, MiB, qcow2 } from '../support/images.ts';
-import { type TempDir, tempdir } from '../support/tempdir.ts';
+import { difference, MiB } from '../support/images.ts';
+import { rudeServer } from '../support/rude-server.ts';
+import { rawAndQcow2, site } from '../support/site.ts';
 
 /** Seconds within which every one of these is over. */
 const BOUND = 30;
@@ -22,32 +19,20 @@ const IMPATIENT = ['--stall', '1', '--patience', '4', '--json', '--progress', 'n
 const BLAME = ['CHANGED', 'TRUNCATED', 'CORRUPT', 'STALLED', 'DENIED', 'NOT_FOUND', 'UNSUPPORTED', 'IO'];
 const SIZE = 48 * MiB;
 
-let home: TempDir;
 let program: Cli;
 let server: CountingServer;
-const at = (name: string): string => join(home.path, name);
 
-beforeAll(async () => {
-  home = await tempdir();
-  program = await cli(home.path);
-  await mkdir(at('www'));
-  server = await CountingServer.start(at('www'));
-  await bootableDisk(at('raw'), SIZE);
-  await bootableDisk(at('newer.raw'), SIZE);
-  await qcow2(at('raw'), at('qcow2'));
-  await qcow2(at('newer.raw'), at('newer.qcow2'));
-  for (const name of ['raw', 'qcow2']) await rename(at(name), at(`www/${name}`));
+const at = site(async (opened) => {
+  ({ program, server } = opened);
+  await rawAndQcow2(at('www'), SIZE);
+  await mkdir(at('newer'));
+  await rawAndQcow2(at('newer'), SIZE);
 });
 
 afterEach(async () => {
-  for (const name of Object.keys(server.manners)) delete server.manners[name as keyof typeof server.manners];
+  server.behave();
   server.nextRun();
   await rm(at('img'), { force: true });
-});
-
-afterAll(async () => {
-  await server?.[Symbol.asyncDispose]();
-  await home?.[Symbol.asyncDispose]();
 });
 
 /** Runs one import that the source makes hard: answers 'right' or the code of the error, and checks what is left. */
@@ -123,7 +108,7 @@ describe.each(['raw', 'qcow2'] as const)('%s', (kind) => {
         ...usual(end - start, etag),
         ...(part ? { 'content-range': `bytes ${start}-${end - 1}/${size}` } : {}),
       });
-      void pour(response, isNew ? at(`newer.${kind}`) : path(), start, end);
+      void pour(response, isNew ? at(`newer/${kind}`) : path(), start, end);
       return true;
     };
     const proxied = await FaultProxy.start({ port: server.port }, { cut: 10 * MiB, connections: 3 });
@@ -134,14 +119,11 @@ describe.each(['raw', 'qcow2'] as const)('%s', (kind) => {
     expect(await recognised(at('img'))).toEqual([]);
     const report = await program.imported([`${proxied.url}/${kind}`, at('img')]);
     expect(report.resumes).toBe(0);
-    expect(await difference(at('newer.raw'), at('img'))).toBeUndefined();
+    expect(await difference(at('newer/raw'), at('img'))).toBeUndefined();
   });
 
   test('is replaced between a kill and going on', async () => {
-    const run = program.start(['import', url(), at('img'), '--rate', '8MB/s', '--progress', 'none']);
-    await sleep(4000);
-    run.child.kill('SIGKILL');
-    await run.ended;
+    await program.killedAfter(4000, [url(), at('img'), '--rate', '8MB/s']);
     server.manners.etag = '"another"';
     const again = await program.run(['import', url(), at('img'), '--json', '--progress', 'lines']);
     expect(again.code, told(again)).toBe(0);
@@ -316,31 +298,3 @@ describe.each(['raw', 'qcow2'] as const)('%s', (kind) => {
     if (count >= 4) expect(['DENIED', 'CHANGED', 'right']).toContain(verdict);
   });
 });
-
-/** A TCP server that answers each request on its own terms. */
-async function rudeServer(answer: (socket: Socket, head: string) => void): Promise<{ url: string } & AsyncDisposable> {
-  const sockets = new Set<Socket>();
-  const listener = createServer((socket) => {
-    sockets.add(socket);
-    socket.on('close', () => sockets.delete(socket));
-    socket.on('error', () => socket.destroy());
-    let head = '';
-    socket.on('data', (bytes) => {
-      head += bytes.toString('latin1');
-      for (let end = head.indexOf('\r\n\r\n'); end >= 0; end = head.indexOf('\r\n\r\n')) {
-        answer(socket, head.slice(0, end + 2));
-        head = head.slice(end + 4);
-      }
-    });
-  }).listen(0, '127.0.0.1');
-  await once(listener, 'listening');
-  const address = listener.address();
-  return {
-    url: `http://127.0.0.1:${address !== null && typeof address === 'object' ? address.port : 0}`,
-    async [Symbol.asyncDispose]() {
-      for (const socket of sockets) socket.destroy();
-      listener.close();
-      await once(listener, 'close');
-    },
-  };
-}

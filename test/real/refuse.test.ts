@@ -1,23 +1,20 @@
 // What is refused: from the head, with the target untouched; later, with how far it came and nothing that boots.
 import { execFileSync } from 'node:child_process';
 import { mkdir, open, readFile, rm, stat, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
-import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { afterEach, describe, expect, test } from 'vitest';
 import { EXIT_CODES } from '../../src/cli/exitcode.ts';
-import { type Cli, cli, type Refused } from '../support/cli.ts';
-import { CountingServer } from '../support/counting-server.ts';
+import type { Cli, Refused } from '../support/cli.ts';
+import type { CountingServer } from '../support/counting-server.ts';
 import { loopDevice, recognised } from '../support/devices.ts';
-import { bootableDisk, difference, MiB, qcow2, rawDisk, run, sha256, shell } from '../support/images.ts';
+import { difference, MiB, qcow2, rawDisk, run, sha256, shell } from '../support/images.ts';
 import { nginx } from '../support/nginx.ts';
-import { type TempDir, tempdir } from '../support/tempdir.ts';
+import { rawAndQcow2, site } from '../support/site.ts';
 import { authority } from '../support/tls.ts';
 import { tool } from '../support/tools.ts';
 
 const SIZE = 24 * MiB;
-let home: TempDir;
 let program: Cli;
 let server: CountingServer;
-const at = (name: string): string => join(home.path, name);
 
 /** Fields of the header (QEMU, docs/interop/qcow2.rst, "Header"). */
 const FIELD = {
@@ -40,24 +37,13 @@ async function altered(name: string, change: (header: Buffer) => void, from = 'w
   return `${server.url}/${name}`;
 }
 
-beforeAll(async () => {
-  home = await tempdir();
-  program = await cli(home.path);
-  await mkdir(at('www'));
-  server = await CountingServer.start(at('www'));
-  await bootableDisk(at('www/raw'), SIZE);
-  await qcow2(at('www/raw'), at('www/qcow2'));
+const at = site(async (opened) => {
+  ({ program, server } = opened);
+  await rawAndQcow2(at('www'), SIZE);
   await qcow2(at('www/raw'), at('www/packed'), { compressed: true });
 });
 
-afterEach(() => {
-  for (const name of Object.keys(server.manners)) delete server.manners[name as keyof typeof server.manners];
-});
-
-afterAll(async () => {
-  await server?.[Symbol.asyncDispose]();
-  await home?.[Symbol.asyncDispose]();
-});
+afterEach(() => server.behave());
 
 /** Refused for `code` from at most 1 MiB of traffic, to a file that is not made and a device that keeps every byte. */
 async function refusedAtOnce(
@@ -114,7 +100,7 @@ describe('what the server shows', () => {
   });
 
   test('a certificate that is not trusted', async () => {
-    const pair = await (await authority(home.path)).issue('server', ['127.0.0.1']);
+    const pair = await (await authority(at(''))).issue('server', ['127.0.0.1']);
     await using secure = await nginx({ root: at('www'), tls: pair });
     await refusedAtOnce(`${secure.url}/raw`, 'DENIED', /certificate/i);
     await program.imported([`${secure.url}/raw`, at('trusted.img'), '--ca', at('ca.pem')]);
@@ -355,7 +341,7 @@ describe('found on the way', () => {
     const refusal = await program.refused([`${server.url}/unordered`, at('late.img')]);
     expect(refusal, refusal.message).toMatchObject({ code: 'NEEDS_SCRATCH', exit: 22 });
     expect(refusal.message).toMatch(/--spill/);
-    const report = await program.imported([`${server.url}/unordered`, at('late.img'), '--spill', home.path, '--fresh']);
+    const report = await program.imported([`${server.url}/unordered`, at('late.img'), '--spill', at(''), '--fresh']);
     expect(report.way).toBe('spill');
     expect(report.virtualSize).toBe(6 * 2 ** 40);
   });

@@ -3,6 +3,7 @@ import { existsSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Readable } from 'node:stream';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import type { TransferReport } from '../../src/dataplane/transfer.ts';
 
@@ -84,6 +85,14 @@ export class Cli {
 
   run(args: readonly string[], options: RunOptions = {}): Promise<Ended> {
     return this.start(args, options).ended;
+  }
+
+  /** Starts `diskferry import` and kills it with SIGKILL after so many milliseconds. */
+  async killedAfter(milliseconds: number, args: readonly string[], options: RunOptions = {}): Promise<Ended> {
+    const running = this.start(['import', ...args, '--progress', 'none'], options);
+    await sleep(milliseconds);
+    running.child.kill('SIGKILL');
+    return running.ended;
   }
 
   /** `diskferry import` that must succeed; its report. */

@@ -70,6 +70,11 @@ export class CountingServer implements AsyncDisposable {
     return this.#bytes;
   }
 
+  /** Behaves as a server should again. */
+  behave(): void {
+    for (const name of Object.keys(this.manners)) delete this.manners[name as keyof Manners];
+  }
+
   /** Begins with a client that has been sent nothing yet. */
   forget(): void {
     this.nextRun();

@@ -9,8 +9,10 @@ pub struct Limits {
     pub decoder_window: u64,
     /// All that decoders may hold together: windows, blocks decoded ahead. Default 32 MiB.
     pub decoder_memory: u64,
-    /// Clusters kept in memory that have no place yet. Default 64 MiB.
+    /// Clusters kept in memory that have no place yet. Default 64 MiB; a transfer gives less where `--memory` is less.
     pub hold_back: u64,
+    /// What may wait in the spill file beside them, where one is allowed. Default 256 MiB.
+    pub spill: u64,
     /// Map entries of an image format kept in memory at once. Default 24 MiB.
     pub map: u64,
     /// Threads that inflate, hash and write.
@@ -24,6 +26,7 @@ impl Default for Limits {
             decoder_window: 8 << 20,
             decoder_memory: 32 << 20,
             hold_back: 64 << 20,
+            spill: 256 << 20,
             map: 24 << 20,
             workers: std::thread::available_parallelism().map_or(2, |n| n.get().clamp(2, 8)),
         }

@@ -63,7 +63,12 @@ export function defineImport(program: Command): void {
     .addOption(
       new Option('--connections <n>', 'most connections at once').argParser(count(MOST_CONNECTIONS)).default(4),
     )
-    .addOption(new Option('--memory <size>', 'allow decoders this much, for images with large windows').argParser(size))
+    .addOption(
+      new Option(
+        '--memory <size>',
+        'allow the process this much, for large windows and data without a place (default: 160Mi)',
+      ).argParser(size),
+    )
     .option('--spill <directory>', 'where data may wait that arrives before its place is known')
     .option('--fresh', 'begin anew, whatever an earlier run left on the target')
     .option('--force', 'overwrite a target that holds something else')

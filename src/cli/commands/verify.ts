@@ -46,15 +46,8 @@ async function runVerify(target: string, flags: VerifyFlags): Promise<void> {
     drawn = text.length;
   };
   const { signal } = listenForStop();
-  const stopped = new Promise<never>((_, reject) => {
-    signal.addEventListener('abort', () => reject(signal.reason), { once: true });
-  });
-  // The engine reads to the end whatever happens here; the process does not wait for it.
   const onProgress = (done: number, total: number) => draw(`reading ${formatSize(done)} of ${formatSize(total)}`);
-  const result = await Promise.race([
-    verify(target, flags.diskDigest, flags.size, onProgress, signal),
-    stopped,
-  ]).finally(() => {
+  const result = await verify(target, flags.diskDigest, flags.size, onProgress, signal).finally(() => {
     if (drawn > 0) process.stderr.write(`\r${' '.repeat(drawn)}\r`);
   });
   if (result.matches === false) {

@@ -191,6 +191,11 @@ async function openAt(client: Client, arrival: Arrival): Promise<Source> {
     ranges,
     ...(tag?.strong ? { validator: tag.text } : {}),
     ...(digest ? { digest } : {}),
+    // Without a length, or chunks as the last coding, a body lasts until the connection is closed, by whomever (RFC 9112
+    // section 6.3, rules 4 and 8).
+    ...(total === undefined && !/\bchunked\s*$/i.test(field(fields, 'transfer-encoding') ?? '')
+      ? { openEnded: true }
+      : {}),
     remote: true,
     latency: client.latency,
   };
@@ -245,7 +250,7 @@ function detailsOf(client: Client, arrival: Arrival, facts: SourceFacts): Source
       ? 'no: the server sends a weak ETag only'
       : 'no: the server sends no ETag, so a replaced object would not be noticed';
   } else details.resumable = 'yes';
-  if (facts.length === undefined && field(fields, 'transfer-encoding') === undefined) {
+  if (facts.openEnded) {
     details.end = 'not known: the server tells no length and sends no chunks, so a cut can look like the end';
   }
   for (const [key, name] of [

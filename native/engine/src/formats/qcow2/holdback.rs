@@ -10,8 +10,6 @@ use crate::error::{Error, Result};
 
 /// Bytes are kept in chunks of this size, aligned to it in the image file.
 const CHUNK: u64 = 64 << 10;
-/// The spill file may grow to this many times `Limits::hold_back`.
-pub const SPILL_FACTOR: u64 = 4;
 
 enum Store {
     Memory(Box<[u8]>),

@@ -22,7 +22,7 @@ mod recheck;
 mod tables;
 
 pub use header::Header;
-use holdback::{HoldBack, SPILL_FACTOR};
+use holdback::HoldBack;
 use map::Map;
 use recheck::{Recheck, changed};
 
@@ -34,7 +34,7 @@ const DATA_GAP: u64 = 256 << 10;
 const ROUND: usize = 16384;
 
 /// What helps where bytes have no place yet, and ...
-const HOLD_MORE: &str = "give a directory for it (`--spill DIR`), or a source that can be read by ranges";
+const HOLD_MORE: &str = "give a directory for it (`--spill DIR`), more `--memory`, or a source that can be read by ranges";
 /// ... where bytes are needed again that were given away: holding more back would not bring them.
 const READ_AGAIN: &str = "that can only be read by ranges: give the image not compressed, as a file or from a server \
                           that honours ranges";
@@ -144,8 +144,7 @@ impl Qcow2 {
         let cluster = header.cluster_size();
         // The tables themselves pass through the hold-back where a piece ends inside one.
         let bound = options.limits.hold_back.max(4 * cluster + header.l1_needed * 8 + header.refcount_table_length);
-        let spill_bound = options.limits.hold_back.saturating_mul(SPILL_FACTOR);
-        let hold = HoldBack::new(bound, options.spill.clone(), spill_bound);
+        let hold = HoldBack::new(bound, options.spill.clone(), options.limits.spill);
         let seek = options.metadata_first && options.seekable;
         let no_tables = header.l1_needed == 0;
         Ok(Self {

@@ -1,0 +1,248 @@
+//! A transfer under way: what to fetch, what was fetched, how far it came.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use diskferry_engine::conversion::{self, Next, Pushed, SourceDigest, Way};
+use diskferry_engine::targets::Kind;
+use diskferry_engine::{digest, sniff};
+use napi::bindgen_prelude::{Env, Object, Uint8Array, Uint8ArraySlice};
+use napi_derive::napi;
+
+use crate::errors::{bad, thrown};
+use crate::limits::{LimitsInit, limits};
+use crate::offset::whole;
+use crate::promise::{Deferred, promise, settle};
+use crate::target::NativeTarget;
+
+#[napi(object)]
+pub struct ConversionInit {
+    /// The image's head, sniffed again: one parser, one answer.
+    pub head: Uint8Array,
+    pub identity: String,
+    pub way: String,
+    pub source_length: Option<f64>,
+    pub seekable: bool,
+    pub whole_source: bool,
+    pub resume: bool,
+    pub size: Option<f64>,
+    pub preallocate: bool,
+    pub digest: Option<String>,
+    pub disk_digest: Option<String>,
+    pub spill_directory: Option<String>,
+    pub failpoint: Option<String>,
+    pub limits: LimitsInit,
+}
+
+#[napi(object)]
+pub struct Range {
+    pub from: f64,
+    pub to: Option<f64>,
+}
+
+#[napi(object)]
+pub struct Progress {
+    pub source_bytes: f64,
+    pub disk_bytes: f64,
+    pub written: f64,
+    pub zeroed: f64,
+    pub skipped: f64,
+    pub watermark: f64,
+    pub decode_starved: f64,
+    pub decode_blocked: f64,
+    pub decode_busy: f64,
+    pub work_busy: f64,
+    pub write_busy: f64,
+    pub work_idle: f64,
+    pub workers: u32,
+    pub resumed_at: f64,
+}
+
+#[napi(object)]
+pub struct Report {
+    pub virtual_size: f64,
+    pub source_bytes: f64,
+    pub written: f64,
+    pub zeroed: f64,
+    pub skipped: f64,
+    pub source_digest: Option<String>,
+    pub disk_digest: String,
+    pub reread: f64,
+    pub resumes: u32,
+    pub checkpoints: f64,
+}
+
+#[napi]
+pub struct Conversion {
+    inner: Arc<conversion::Conversion>,
+    /// Calls waiting for room; guards the list.
+    waiting: Arc<Mutex<Vec<Deferred<()>>>>,
+}
+
+#[napi(catch_unwind)]
+pub fn start_conversion(env: &Env, target: &NativeTarget, init: ConversionInit) -> napi::Result<Object<'static>> {
+    let opened = target.opened()?;
+    let way = Way::from_name(&init.way).ok_or_else(|| bad("the way is not one of stream, seek, spill"))?;
+    let limits = limits(&init.limits)?;
+    let source_length = init.source_length.map(whole).transpose()?;
+    let sniffed = sniff::sniff(&init.head, source_length, &limits);
+    let options = conversion::Options {
+        sniffed,
+        key: target.key,
+        identity: init.identity,
+        marked: (target.facts.kind == Kind::File).then(|| target.path.clone()),
+        way,
+        source_length,
+        seekable: init.seekable,
+        whole_source: init.whole_source,
+        resume: init.resume,
+        size: init.size.map(whole).transpose()?,
+        preallocate: init.preallocate,
+        digest: init.digest.map(|text| SourceDigest::parse(&text)).transpose().map_err(|e| thrown(&e))?,
+        disk_digest: init.disk_digest.map(|text| digest::from_text(&text)).transpose().map_err(|e| thrown(&e))?,
+        spill: init.spill_directory.map(PathBuf::from),
+        limits,
+        failpoint: init.failpoint,
+    };
+    settle(env, "start", move || {
+        let inner = Arc::new(conversion::Conversion::start(opened, options)?);
+        let waiting: Arc<Mutex<Vec<Deferred<()>>>> = Arc::default();
+        let wake = Arc::clone(&waiting);
+        inner.on_room(Box::new(move || {
+            for deferred in std::mem::take(&mut *wake.lock().unwrap_or_else(PoisonError::into_inner)) {
+                deferred.resolve(Box::new(|_| Ok(())));
+            }
+        }));
+        Ok(Conversion { inner, waiting })
+    })
+}
+
+#[napi]
+impl Conversion {
+    #[napi(catch_unwind)]
+    pub fn next(&self, env: &Env, max_ranges: u32) -> napi::Result<Object<'static>> {
+        let (deferred, promise) = promise(env)?;
+        ask(Arc::clone(&self.inner), max_ranges as usize, deferred);
+        Ok(promise)
+    }
+
+    /// 1 = taken; 0 = full, push the same chunk after drained(); -1 = the pass is over, ask next().
+    #[napi(catch_unwind)]
+    pub fn push(&self, offset: f64, chunk: Uint8ArraySlice<'_>) -> napi::Result<i32> {
+        match self.inner.push(offset as u64, &chunk) {
+            Ok(Pushed::Taken) => Ok(1),
+            Ok(Pushed::Full) => Ok(0),
+            Ok(Pushed::PassOver) => Ok(-1),
+            Err(error) => Err(thrown(&error)),
+        }
+    }
+
+    #[napi(catch_unwind)]
+    pub fn drained(&self, env: &Env) -> napi::Result<Object<'static>> {
+        let (deferred, promise) = promise(env)?;
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push(deferred);
+        let release = |waiting: &Mutex<Vec<Deferred<()>>>| {
+            for deferred in std::mem::take(&mut *waiting.lock().unwrap_or_else(PoisonError::into_inner)) {
+                deferred.resolve(Box::new(|_| Ok(())));
+            }
+        };
+        if self.inner.has_room() {
+            release(&self.waiting);
+        } else {
+            let waiting = Arc::clone(&self.waiting);
+            self.inner.when_woken(Box::new(move || release(&waiting)));
+        }
+        Ok(promise)
+    }
+
+    #[napi(catch_unwind)]
+    pub fn end(&self, length: f64) -> napi::Result<()> {
+        self.inner.end(whole(length)?);
+        Ok(())
+    }
+
+    #[napi(catch_unwind)]
+    pub fn progress(&self) -> Progress {
+        let p = self.inner.progress();
+        Progress {
+            source_bytes: p.source_bytes as f64,
+            disk_bytes: (p.written + p.zeroed + p.skipped) as f64,
+            written: p.written as f64,
+            zeroed: p.zeroed as f64,
+            skipped: p.skipped as f64,
+            watermark: p.watermark as f64,
+            decode_starved: p.decode_starved as f64,
+            decode_blocked: p.decode_blocked as f64,
+            decode_busy: p.decode_busy as f64,
+            work_busy: p.work_busy as f64,
+            write_busy: p.write_busy as f64,
+            work_idle: p.work_idle as f64,
+            workers: p.workers as u32,
+            resumed_at: p.resumed_at as f64,
+        }
+    }
+
+    #[napi(catch_unwind)]
+    pub fn finish(&self, env: &Env) -> napi::Result<Object<'static>> {
+        let inner = Arc::clone(&self.inner);
+        settle(env, "finish", move || {
+            let r = inner.finish()?;
+            Ok(Report {
+                virtual_size: r.virtual_size as f64,
+                source_bytes: r.source_bytes as f64,
+                written: r.written as f64,
+                zeroed: r.zeroed as f64,
+                skipped: r.skipped as f64,
+                source_digest: r.source_digest.map(|d| d.to_string()),
+                disk_digest: digest::to_text(&r.disk_digest),
+                reread: r.reread as f64,
+                resumes: r.resumes,
+                checkpoints: r.checkpoints as f64,
+            })
+        })
+    }
+
+    #[napi(catch_unwind)]
+    pub fn abort(&self, env: &Env) -> napi::Result<Object<'static>> {
+        let inner = Arc::clone(&self.inner);
+        settle(env, "abort", move || {
+            inner.abort();
+            Ok(())
+        })
+    }
+}
+
+/// Answers `next` now, or again when the engine has moved.
+fn ask(inner: Arc<conversion::Conversion>, most: usize, deferred: Deferred<Vec<Range>>) {
+    let answer = match inner.next(most) {
+        Ok(Next::Wait) => return ask_later(&inner, most, deferred),
+        Ok(Next::Finished) => Ok(Vec::new()),
+        Ok(Next::Fetch(requests)) => {
+            Ok(requests.iter().map(|r| Range { from: r.from as f64, to: r.to.map(|n| n as f64) }).collect())
+        }
+        Err(error) => Err(thrown(&error)),
+    };
+    match answer {
+        Ok(ranges) => deferred.resolve(Box::new(move |_| Ok(ranges))),
+        Err(error) => deferred.reject(error),
+    }
+}
+
+fn ask_later(inner: &Arc<conversion::Conversion>, most: usize, deferred: Deferred<Vec<Range>>) {
+    let waiting = Arc::new(Mutex::new(Some(deferred)));
+    let (later, again) = (Arc::clone(&waiting), Arc::downgrade(inner));
+    let retry = move || {
+        let taken = later.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let (Some(deferred), Some(inner)) = (taken, again.upgrade()) {
+            ask(inner, most, deferred);
+        }
+    };
+    inner.when_woken(Box::new(retry));
+    // The engine may have moved between the question and the registration.
+    if inner.moved() {
+        let taken = waiting.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(deferred) = taken {
+            ask(Arc::clone(inner), most, deferred);
+        }
+    }
+}
