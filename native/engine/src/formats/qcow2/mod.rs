@@ -34,7 +34,8 @@ const DATA_GAP: u64 = 256 << 10;
 const ROUND: usize = 16384;
 
 /// What helps where bytes have no place yet, and ...
-const HOLD_MORE: &str = "give a directory for it (`--spill DIR`), more `--memory`, or a source that can be read by ranges";
+const HOLD_MORE: &str =
+    "give a directory for it (`--spill DIR`), more `--memory`, or a source that can be read by ranges";
 /// ... where bytes are needed again that were given away: holding more back would not bring them.
 const READ_AGAIN: &str = "that can only be read by ranges: give the image not compressed, as a file or from a server \
                           that honours ranges";
