@@ -1,6 +1,7 @@
 //! The decoder thread: pieces of the source, through the codecs, into the image format, onto the queue of jobs.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
@@ -20,7 +21,7 @@ use super::queue::Queue;
 use super::requests::Requests;
 use super::shared::{Counters, Shared};
 
-/// A checkpoint is begun after this many source bytes or this long, whichever comes first ...
+/// A checkpoint is begun after this many more bytes of the source or this long, whichever comes first ...
 const CHECKPOINT_BYTES: u64 = 16 << 20;
 const CHECKPOINT_TIME: Duration = Duration::from_secs(1);
 /// ... and the decoder waits rather than run further than this ahead of the last durable one: with what the transport and
@@ -36,36 +37,43 @@ pub struct Barriers {
     pub enabled: bool,
     next: u64,
     last_at: Instant,
-    last_source: u64,
-    /// The barrier that is not durable yet, and its source offset. One at a time: the next one covers more.
+    /// Bytes taken from the source in this run when the last barrier was set. Not an offset: one that goes on reads
+    /// tables from anywhere first.
+    last_taken: u64,
+    /// The barrier that is not durable yet, and the bytes that were taken before it. One at a time: the next one covers more.
     open: Option<(u64, u64)>,
-    /// Source offset of the last durable barrier.
+    /// Bytes that were taken before the last durable barrier.
     durable_at: u64,
 }
 
 impl Barriers {
     pub fn new(notes: Sender<Note>, durable: Arc<Durable>, shared: Arc<Shared>, enabled: bool) -> Self {
         let last_at = Instant::now();
-        Self { notes, durable, shared, enabled, next: 0, last_at, last_source: 0, open: None, durable_at: 0 }
+        Self { notes, durable, shared, enabled, next: 0, last_at, last_taken: 0, open: None, durable_at: 0 }
     }
 
     fn retire(&mut self) {
-        if let Some((number, offset)) = self.open
+        if let Some((number, taken)) = self.open
             && self.durable.count() > number
         {
-            self.durable_at = offset;
+            self.durable_at = taken;
             self.open = None;
         }
     }
 
-    /// Whether a checkpoint is to be begun at this source offset. Waits when too much would be lost by a kill.
-    fn due(&mut self, source: u64) -> Result<bool> {
+    fn taken(&self) -> u64 {
+        self.shared.counters.source.load(Ordering::Relaxed)
+    }
+
+    /// Whether a checkpoint is to be begun now. Waits when too much would be lost by a kill.
+    fn due(&mut self) -> Result<bool> {
         if !self.enabled {
             return Ok(false);
         }
         self.retire();
+        let taken = self.taken();
         if let Some((number, _)) = self.open
-            && source.saturating_sub(self.durable_at) > MOST_AT_RISK
+            && taken.saturating_sub(self.durable_at) > MOST_AT_RISK
         {
             let began = Instant::now();
             self.durable.wait_for(number + 1, &self.shared)?;
@@ -73,8 +81,7 @@ impl Barriers {
             self.retire();
         }
         Ok(self.open.is_none()
-            && (source.saturating_sub(self.last_source) >= CHECKPOINT_BYTES
-                || self.last_at.elapsed() >= CHECKPOINT_TIME))
+            && (taken.saturating_sub(self.last_taken) >= CHECKPOINT_BYTES || self.last_at.elapsed() >= CHECKPOINT_TIME))
     }
 
     /// A restart point is wanted a little before the checkpoint that will use it.
@@ -88,7 +95,6 @@ impl Barriers {
         &mut self,
         queue: &mut Queue,
         feed: &Sender<Feed>,
-        source: u64,
         at: (u64, Option<Restart>, u64),
         tables_first: Option<bool>,
     ) -> Result<()> {
@@ -96,8 +102,8 @@ impl Barriers {
         let number = self.next;
         self.next += 1;
         self.last_at = Instant::now();
-        self.last_source = source;
-        self.open = Some((number, source));
+        self.last_taken = self.taken();
+        self.open = Some((number, self.last_taken));
         let (watermark, restart, written_to) = at;
         // Closed channels mean that the conversion has failed; the next check says so.
         let _ = feed.send(Feed::Barrier(number));
@@ -223,13 +229,13 @@ impl Decoder {
     }
 
     fn plain_barrier(&mut self, end: u64) -> Result<()> {
-        if !self.barriers.due(end)? {
+        if !self.barriers.due()? {
             return Ok(());
         }
         let queued = if self.format.in_disk_order() { self.queue.queued_to() } else { u64::MAX };
         let watermark = whole_leaves(self.format.pinned().unwrap_or(u64::MAX).min(end).min(queued));
         let tables_first = self.format.tables_first();
-        self.barriers.set(&mut self.queue, &self.feed, end, (watermark, None, watermark), tables_first)
+        self.barriers.set(&mut self.queue, &self.feed, (watermark, None, watermark), tables_first)
     }
 
     /// One pass of a compressed stream from `from`; stops when `enough` decoded bytes are out.
@@ -380,13 +386,13 @@ impl Output<'_> {
         {
             self.usable = self.offered.take();
         }
-        if !self.barriers.due(self.source)? {
+        if !self.barriers.due()? {
             return Ok(());
         }
         let restart = if raw { self.usable.clone() } else { None };
         let watermark = restart.as_ref().map_or(0, |r| r.source_offset);
         let tables_first = self.format.tables_first();
-        self.barriers.set(self.queue, self.feed, self.source, (watermark, restart, queued), tables_first)
+        self.barriers.set(self.queue, self.feed, (watermark, restart, queued), tables_first)
     }
 }
 
