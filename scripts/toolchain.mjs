@@ -18,6 +18,7 @@ export const TOOLS = {
   pigz: 'pigz',
   zstd: 'zstd',
   xz: 'xz-utils',
+  lz4: 'lz4',
   bgzip: 'tabix',
   curl: 'curl',
   openssl: 'openssl',
