@@ -19,6 +19,8 @@ export const TOOLS = {
   zstd: 'zstd',
   xz: 'xz-utils',
   lz4: 'lz4',
+  bzip2: 'bzip2',
+  lbzip2: 'lbzip2',
   bgzip: 'tabix',
   curl: 'curl',
   openssl: 'openssl',

@@ -5,6 +5,7 @@ use std::fmt::Display;
 use crate::error::{Code, Error, Result, Stage};
 use crate::limits::Limits;
 
+pub mod bzip2;
 pub mod gzip;
 pub mod lz4;
 pub mod xz;
@@ -35,7 +36,7 @@ pub trait Sink {
 }
 
 /// A place where decoding can begin again: at a gzip member or deflate block, a zstd frame, an xz block,
-/// an lz4 frame or independent block.
+/// an lz4 frame or independent block, a bzip2 block.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Restart {
     /// Offset in the codec's input of the first byte that must be pushed again.
@@ -106,10 +107,11 @@ pub enum Kind {
     Zstd,
     Xz,
     Lz4,
+    Bzip2,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 4] = [Kind::Gzip, Kind::Zstd, Kind::Xz, Kind::Lz4];
+    pub const ALL: [Kind; 5] = [Kind::Gzip, Kind::Zstd, Kind::Xz, Kind::Lz4, Kind::Bzip2];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -117,6 +119,7 @@ impl Kind {
             Kind::Zstd => "zstd",
             Kind::Xz => "xz",
             Kind::Lz4 => "lz4",
+            Kind::Bzip2 => "bzip2",
         }
     }
 
@@ -134,6 +137,8 @@ impl Kind {
             Some(Kind::Xz)
         } else if lz4::detect(head) {
             Some(Kind::Lz4)
+        } else if bzip2::detect(head) {
+            Some(Kind::Bzip2)
         } else {
             None
         }
@@ -146,6 +151,7 @@ impl Kind {
             Kind::Zstd => Box::new(zstd::Zstd::new(limits, from)?),
             Kind::Xz => Box::new(xz::Xz::new(limits, from)?),
             Kind::Lz4 => Box::new(lz4::Lz4::new(limits, from)?),
+            Kind::Bzip2 => Box::new(bzip2::Bzip2::new(limits, from)?),
         };
         Ok(Box::new(Once { codec, failed: None }))
     }
@@ -157,6 +163,7 @@ impl Kind {
             Kind::Zstd => zstd::memory(head, limits),
             Kind::Xz => xz::memory(head, limits),
             Kind::Lz4 => lz4::memory(head, limits),
+            Kind::Bzip2 => bzip2::memory(head, limits),
         }
     }
 }
