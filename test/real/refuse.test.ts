@@ -135,8 +135,8 @@ describe('what the head of the image shows', () => {
 
   test.each([['legacy lz4', 'lz4', 'lz4 -q -l -c']])('a codec that is not read: %s', async (codec, from, command) => {
     tool(from, from);
-    await shell(`${command} ${at('www/raw')} > ${at('www')}/packed`);
-    await refusedAtOnce(`${server.url}/packed`, 'UNSUPPORTED', new RegExp(codec, 'i'));
+    await shell(`${command} ${at('www/raw')} > ${at('www')}/codec`);
+    await refusedAtOnce(`${server.url}/codec`, 'UNSUPPORTED', new RegExp(codec, 'i'));
   });
 
   test('a backing file', async () => {

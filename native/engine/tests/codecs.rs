@@ -242,6 +242,23 @@ fn a_cut_is_found_wherever_it_is() {
     }
 }
 
+/// As the plan sees it: the first MiB of a source, whose first block is larger.
+#[test]
+fn something_comes_of_the_first_mebibyte() {
+    let mut dice = Dice(3);
+    let noise: Vec<u8> = (0..6 << 20).map(|_| dice.next() as u8).collect();
+    let text = content(6 << 20);
+    for command in ["lz4 -q -c -B7", "lz4 -q -c -B7 -BD", "bzip2 -c", "zstd -c", "xz -c -T2 -0", "gzip -c"] {
+        for content in [&noise, &text] {
+            let stream = tool(command, content);
+            let mut sink = Collect::new(64 << 10, false);
+            let error = run(Kind::detect(&stream).unwrap(), &stream[..1 << 20], 65536, &mut sink).unwrap_err();
+            assert_eq!(error.code, Code::Truncated, "{command}");
+            assert!(sink.content.len() > 128 << 10 && content.starts_with(&sink.content), "{command}");
+        }
+    }
+}
+
 #[test]
 fn garbage_at_the_end_is_found() {
     for case in cases() {

@@ -3,6 +3,7 @@
 //! The framing and its checksums are read here, block by block; a block has at most 4 MiB. Decoding can begin again at
 //! every frame, and inside a frame whose blocks are independent at every block.
 
+mod partial;
 mod xxh32;
 
 use serde::{Deserialize, Serialize};
@@ -348,7 +349,16 @@ impl Codec for Lz4 {
         Ok(())
     }
 
-    fn finish(&mut self, _out: &mut dyn Sink) -> Result<()> {
+    fn finish(&mut self, out: &mut dyn Sink) -> Result<()> {
+        if let At::Block { length, stored } = self.at {
+            // The head of a source may end inside its first block.
+            let data = &self.held[..self.held.len().min(length)];
+            if stored {
+                out.write(data)?;
+            } else {
+                out.write(&partial::decode(data, &self.window, self.most))?;
+            }
+        }
         let inside = match self.at {
             At::Boundary if self.held.is_empty() && self.frames > 0 => return Ok(()),
             At::Boundary => {
