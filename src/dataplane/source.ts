@@ -60,6 +60,8 @@ export interface SourceOptions {
 export interface SourceDriver<Spec = unknown> {
   /** URL schemes without the colon; `file` stands for paths, `-` for standard input. */
   readonly schemes: readonly string[];
+  /** Written as `scheme:rest`, without slashes. Default false. */
+  readonly opaque?: boolean;
   parse(text: string, options: SourceOptions): Spec;
   open(spec: Spec, context: Context): Promise<Source>;
 }
