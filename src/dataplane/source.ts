@@ -53,6 +53,8 @@ export interface SourceOptions {
   readonly ca?: string;
   /** Follow a redirect from https to http. Default false: it would give up what https promised. */
   readonly insecureRedirects?: boolean;
+  /** `exec:` is allowed: a person at the command line gave the source. Default false. */
+  readonly programs?: boolean;
   /** Standard input, or what takes its place. */
   readonly stdin?: NodeJS.ReadableStream;
 }

@@ -1,4 +1,4 @@
-// Sources that are no files and no servers: empty disks.
+// Sources that are no files and no servers: empty disks, and programs.
 import { execFile } from 'node:child_process';
 import { open, stat, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -78,5 +78,32 @@ describe('blank', () => {
 
   test.each(['blank:', 'blank:0', 'blank:1000', 'blank:65Ti', 'blank:many'])('%s is no disk', async (text) => {
     expect((await thrown(openSource(text, {}, testContext()))).code).toBe('BAD_SPEC');
+  });
+});
+
+describe('exec', () => {
+  test('what a program writes', async () => {
+    const report = await program.imported([`exec:gzip -1 -c '${at('raw')}'`, at('exec.img')]);
+    expect(report).toMatchObject({ codecs: ['gzip'], source: expect.stringMatching(/^exec:gzip-/) });
+    expect(await difference(at('raw'), at('exec.img'))).toBeUndefined();
+  });
+
+  test('a program that fails at its end leaves no bootable disk', async () => {
+    const command = `exec:cat '${at('raw')}'; echo no more >&2; exit 7`;
+    const refusal = await program.refused([command, at('failed.img')]);
+    expect(refusal).toMatchObject({ code: 'IO', message: expect.stringMatching(/status 7.*no more/) });
+    const recovered = await program.run(['inspect', at('failed.img')]);
+    expect(recovered.stdout).not.toMatch(/finished disk/);
+  });
+
+  test('the same command goes on after a failure, and another is refused', async () => {
+    const command = `exec:if [ -e '${at('again')}' ]; then cat '${at('raw')}'; else head -c 20000000 '${at('raw')}'; sleep 2.5; exit 1; fi`;
+    await program.refused([command, at('resumed.img')]);
+    await writeFile(at('again'), '');
+    expect((await program.refused([`exec:cat '${at('raw')}'`, at('resumed.img')])).code).toBe('CHANGED');
+    const report = await program.imported([command, at('resumed.img')]);
+    expect(report.resumes).toBe(1);
+    expect(report.resumedAt).toBeGreaterThan(0);
+    expect(await difference(at('raw'), at('resumed.img'))).toBeUndefined();
   });
 });

@@ -3,6 +3,7 @@ import { FerryError } from '../errors.ts';
 import { retrying } from '../filters/retry.ts';
 import type { Source, SourceDriver, SourceOptions } from '../source.ts';
 import { blank } from './blank.ts';
+import { exec } from './exec.ts';
 import { file } from './file.ts';
 import { http } from './http.ts';
 import { stdin } from './stdin.ts';
@@ -13,6 +14,7 @@ const DRIVERS: readonly SourceDriver<unknown>[] = [
   file as SourceDriver<unknown>,
   stdin as SourceDriver<unknown>,
   blank as SourceDriver<unknown>,
+  exec as SourceDriver<unknown>,
 ];
 
 /** Schemes after which no slashes are wanted. */
