@@ -26,6 +26,8 @@ const INPUT = {
   gzip: 32 << 10,
   zstd: 32 << 10,
   xz: 32 << 10,
+  lz4: 32 << 10,
+  bzip2: 32 << 10,
   restart: 40 << 10,
   qcow2: 96 << 10,
   qcow2_ranges: 96 << 10,

@@ -1,10 +1,10 @@
 #!/bin/sh
-# Makes the committed corpora anew: small files of real tools (gzip, pigz, bgzip, zstd, xz, qemu-img, qemu-io), and what
-# src/seeds.rs makes. Debian: apt-get install pigz tabix zstd xz-utils qemu-utils
+# Makes the committed corpora anew: small files of real tools (gzip, pigz, bgzip, zstd, xz, lz4, bzip2, qemu-img, qemu-io), and what
+# src/seeds.rs makes. Debian: apt-get install pigz tabix zstd xz-utils lz4 bzip2 qemu-utils
 set -eu
 cd "$(dirname "$0")"
 rm -rf corpus
-mkdir -p corpus/gzip corpus/zstd corpus/xz corpus/qcow2 corpus/sniff
+mkdir -p corpus/gzip corpus/zstd corpus/xz corpus/lz4 corpus/bzip2 corpus/qcow2 corpus/sniff
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
@@ -41,6 +41,21 @@ xz -T1 --check=sha256 -c < "$s" > corpus/xz/sha256
 xz -T1 --check=crc32 --x86 --lzma2=preset=0 -c < "$s" > corpus/xz/filters
 xz -T1 --check=none --delta=dist=4 --lzma2=preset=0,dict=4KiB -c < "$s" > corpus/xz/delta
 { xz -c < "$s"; head -c 8 /dev/zero; xz -c < "$work/empty"; } > corpus/xz/streams-padded
+
+lz4 -q -c -1 < "$p" > corpus/lz4/fast
+lz4 -q -c -9 -BD -BX "$p" > corpus/lz4/best-linked-checked
+lz4 -q -c --no-frame-crc < "$p" > corpus/lz4/no-check
+lz4 -q -c --content-size --no-frame-crc "$s" > corpus/lz4/sized
+lz4 -q -c < "$work/empty" > corpus/lz4/empty
+{ printf 'P*M\030\004\000\000\000skip'; lz4 -q -c < "$s"; lz4 -q -c -BD --no-frame-crc "$s"; } > corpus/lz4/skippable-frames
+head -c 200000 /dev/zero | lz4 -q -c -B4 -BD --no-frame-crc > corpus/lz4/linked-zeros
+head -c 200000 /dev/zero | lz4 -q -c -B4 --no-frame-crc > corpus/lz4/independent-zeros
+
+bzip2 -9 < "$p" > corpus/bzip2/best
+bzip2 -1 < "$s" > corpus/bzip2/short
+bzip2 < "$work/empty" > corpus/bzip2/empty
+{ bzip2 -1 < "$s"; bzip2 < "$work/empty"; bzip2 -2 < "$s"; } > corpus/bzip2/streams
+head -c 50000000 /dev/zero | bzip2 -1 > corpus/bzip2/zeros
 
 # Clusters of 512 bytes keep an image with all its tables at a few KiB.
 image() {

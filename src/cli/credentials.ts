@@ -44,6 +44,7 @@ export async function sourceOptions(flags: SourceFlags, env: NodeJS.ProcessEnv =
     ...(ca === undefined ? {} : { ca }),
     ...(flags.insecureRedirects ? { insecureRedirects: true } : {}),
     stdin: process.stdin,
+    programs: true,
   };
 }
 

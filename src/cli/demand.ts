@@ -33,6 +33,11 @@ export function fileName(source: string): string {
   if (source === '-') {
     throw usage('standard input has no name that --digests could look up: give --digest sha256:<hex>');
   }
+  if (/^(blank|exec):/i.test(source)) {
+    throw usage(
+      `${source.slice(0, source.indexOf(':') + 1)} has no name that --digests could look up: give --digest sha256:<hex>`,
+    );
+  }
   const path = URL.canParse(source) ? decoded(new URL(source).pathname) : source;
   const name = path.slice(path.lastIndexOf('/') + 1);
   if (name === '') throw usage(`${path} names no file that --digests could look up: give --digest sha256:<hex>`);

@@ -20,7 +20,7 @@ export interface Refusal {
 
 /** What the head of an image says. */
 export interface Sniffed {
-  /** Outermost first: 'gzip' | 'zstd' | 'xz'. */
+  /** Outermost first: 'gzip' | 'zstd' | 'xz' | 'lz4' | 'bzip2'. */
   readonly codecs: readonly string[];
   readonly format: 'raw' | 'qcow2';
   /** Bytes that the guest sees; undefined = known only at the end (a compressed raw image). */

@@ -58,6 +58,8 @@ export interface SourceOptions {
   readonly ca?: string;
   /** Follow a redirect from https to http. Default false: it would give up what https promised. */
   readonly insecureRedirects?: boolean;
+  /** `exec:` is allowed: a person at the command line gave the source. Default false. */
+  readonly programs?: boolean;
   /** Standard input, or what takes its place. */
   readonly stdin?: NodeJS.ReadableStream;
 }
@@ -65,6 +67,8 @@ export interface SourceOptions {
 export interface SourceDriver<Spec = unknown> {
   /** URL schemes without the colon; `file` stands for paths, `-` for standard input. */
   readonly schemes: readonly string[];
+  /** Written as `scheme:rest`, without slashes. Default false. */
+  readonly opaque?: boolean;
   parse(text: string, options: SourceOptions): Spec;
   open(spec: Spec, context: Context): Promise<Source>;
 }

@@ -1,4 +1,4 @@
-// Every shape of gzip, zstd and xz that their own programs write, around raw and qcow2.
+// Every shape of gzip, zstd, xz, lz4 and bzip2 that their own programs write, around raw and qcow2.
 import { createReadStream } from 'node:fs';
 import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -22,6 +22,9 @@ beforeAll(async () => {
     bgzip: 'tabix',
     zstd: 'zstd',
     xz: 'xz-utils',
+    lz4: 'lz4',
+    bzip2: 'bzip2',
+    lbzip2: 'lbzip2',
   }))
     tool(name, from);
   home = await tempdir();
@@ -66,6 +69,14 @@ const SHAPES: Readonly<Record<string, string>> = {
   'xz of several streams with padding':
     'split -n 4 $in $dir/part. && for part in $dir/part.*; do xz -0 -c $part; head -c 8 /dev/zero; done > $out',
   'xz -6 of several blocks': 'xz -6 -T2 --block-size=8MiB -c $in > $out',
+  'lz4 of independent blocks': 'lz4 -q -1 -B5 $in $out',
+  'lz4 of linked blocks with checksums': 'lz4 -q -9 -B4 -BD -BX -c $in > $out',
+  'lz4 of several frames, with a length and without checksum':
+    'split -n 3 $in $dir/part. && for part in $dir/part.*; do lz4 -q --content-size --no-frame-crc -c $part; done > $out',
+  'bzip2 -9': 'bzip2 -9 -c $in > $out',
+  'bzip2 of small blocks, by many threads': 'lbzip2 -1 -n 2 -c $in > $out',
+  'bzip2 of several streams, one empty':
+    'split -n 3 $in $dir/part. && { for part in $dir/part.*; do bzip2 -5 -c $part; bzip2 -c /dev/null; done; } > $out',
   'xz with x86 and delta filters': 'xz --x86 --delta=dist=4 --lzma2=preset=0 -c $in > $out',
 };
 
@@ -107,6 +118,10 @@ describe('what does not end where it should', () => {
     ['gzip with text behind it', '{ gzip -1 -c $in; echo hello; } > $out', /CORRUPT/],
     ['zstd cut', 'zstd -q -c $in | head -c -20 > $out', /TRUNCATED/],
     ['zstd with text behind it', '{ zstd -q -c $in; echo hello; } > $out', /CORRUPT/],
+    ['lz4 cut', 'lz4 -q -c $in | head -c -20 > $out', /TRUNCATED/],
+    ['lz4 with text behind it', '{ lz4 -q -c $in; echo hello; } > $out', /CORRUPT/],
+    ['bzip2 cut', 'bzip2 -c $in | head -c -20 > $out', /TRUNCATED/],
+    ['bzip2 with text behind it', '{ bzip2 -c $in; echo hello; } > $out', /CORRUPT/],
     ['xz cut in a block', 'head -c 1000000 <(xz -0 -c $in) > $out', /TRUNCATED/],
     ['xz cut in its index', 'xz -0 -T2 --block-size=1MiB -c $in | head -c -30 > $out', /TRUNCATED/],
     ['xz cut in its footer', 'xz -0 -c $in | head -c -3 > $out', /TRUNCATED/],

@@ -52,7 +52,7 @@ beforeAll(async () => {
   await make(SMALL, 'small');
   await make(TINY, 'tiny');
   await bootableDisk(at('www/large.raw'), LARGE);
-  await qcow2(at('www/large.raw'), at('www/large.qcow2'), {});
+  await qcow2(at('www/large.raw'), at('www/large.qcow2'));
 }, 300_000);
 
 afterAll(async () => {

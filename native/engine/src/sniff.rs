@@ -211,7 +211,8 @@ fn known_but_unsupported(head: &[u8]) -> Option<Error> {
         && (found(head, 4, &[0x31, 0x41, 0x59, 0x26, 0x53, 0x59])
             || found(head, 4, &[0x17, 0x72, 0x45, 0x38, 0x50, 0x90]));
     let packed: &[(usize, &[u8], &str)] = &[
-        (0, &[0x04, 0x22, 0x4d, 0x18], "lz4 compression"),
+        // Written by `lz4 -l`, for kernels only: blocks without any check ("Legacy frame").
+        (0, &[0x02, 0x21, 0x4c, 0x18], "legacy lz4 compression"),
         (0, b"7z\xbc\xaf\x27\x1c", "7z archives"),
         (0, b"PK\x03\x04", "zip archives"),
         (0, b"Rar!\x1a\x07", "rar archives"),

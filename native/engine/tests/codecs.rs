@@ -169,6 +169,14 @@ const COMMANDS: &[(Kind, &str, bool)] = &[
     (Kind::Xz, "xz -c -T2 -1 --block-size=65536 --check=crc32", true),
     (Kind::Xz, "xz -c -T2 -1 --block-size=65536 --check=none", false),
     (Kind::Xz, "xz -c -T2 --block-size=65536 --x86 --delta=dist=4 --lzma2=preset=1", true),
+    (Kind::Bzip2, "bzip2 -c -1", true),
+    (Kind::Bzip2, "bzip2 -c -9", true),
+    (Kind::Bzip2, "lbzip2 -c -1 -n 2", true),
+    (Kind::Bzip2, "pbzip2 -c -1 -b1 -p2", true),
+    (Kind::Lz4, "lz4 -q -c -1 -B4", true),
+    (Kind::Lz4, "lz4 -q -c -9 -B4 -BD -BX", true),
+    (Kind::Lz4, "lz4 -q -c -1 -B5 -BD --no-frame-crc", false),
+    (Kind::Lz4, "lz4 -q -c -1 -B7 -BX --no-frame-crc", true),
 ];
 
 fn cases() -> &'static [Case] {
@@ -234,6 +242,23 @@ fn a_cut_is_found_wherever_it_is() {
     }
 }
 
+/// As the plan sees it: the first MiB of a source, whose first block is larger.
+#[test]
+fn something_comes_of_the_first_mebibyte() {
+    let mut dice = Dice(3);
+    let noise: Vec<u8> = (0..6 << 20).map(|_| dice.next() as u8).collect();
+    let text = content(6 << 20);
+    for command in ["lz4 -q -c -B7", "lz4 -q -c -B7 -BD", "bzip2 -c", "zstd -c", "xz -c -T2 -0", "gzip -c"] {
+        for content in [&noise, &text] {
+            let stream = tool(command, content);
+            let mut sink = Collect::new(64 << 10, false);
+            let error = run(Kind::detect(&stream).unwrap(), &stream[..1 << 20], 65536, &mut sink).unwrap_err();
+            assert_eq!(error.code, Code::Truncated, "{command}");
+            assert!(sink.content.len() > 128 << 10 && content.starts_with(&sink.content), "{command}");
+        }
+    }
+}
+
 #[test]
 fn garbage_at_the_end_is_found() {
     for case in cases() {
@@ -252,7 +277,7 @@ fn padding_is_lawful_where_the_format_says_so() {
             let result = decode(case.kind, &stream);
             let lawful = match case.kind {
                 Kind::Gzip => true,
-                Kind::Zstd => false,
+                Kind::Zstd | Kind::Lz4 | Kind::Bzip2 => false,
                 Kind::Xz => zeros % 4 == 0,
             };
             assert_eq!(result.is_ok(), lawful, "{} and {zeros} zeros", case.command);
@@ -294,9 +319,11 @@ fn streams_one_after_the_other() {
             expected.extend_from_slice(original());
             stream.extend_from_slice(&tool(command, b""));
             match kind {
-                Kind::Gzip => {}
-                // A skippable frame of five bytes (RFC 8878, 3.1.2), and one of none.
-                Kind::Zstd => stream.extend_from_slice(b"\x53\x2a\x4d\x18\x05\0\0\0abcde\x50\x2a\x4d\x18\0\0\0\0"),
+                Kind::Gzip | Kind::Bzip2 => {}
+                // A skippable frame of five bytes (RFC 8878, 3.1.2; LZ4 has the same), and one of none.
+                Kind::Zstd | Kind::Lz4 => {
+                    stream.extend_from_slice(b"\x53\x2a\x4d\x18\x05\0\0\0abcde\x50\x2a\x4d\x18\0\0\0\0")
+                }
                 Kind::Xz => stream.extend_from_slice(&[0; 8]),
             }
         }
@@ -344,6 +371,10 @@ fn restarts_come_inside_a_single_gzip_member_and_at_every_xz_block() {
                 4
             }
             "xz -c -T2 -1 --block-size=65536" => 8,
+            // Blocks of 100 000 bytes.
+            "bzip2 -c -1" | "lbzip2 -c -1 -n 2" | "pbzip2 -c -1 -b1 -p2" => 4,
+            // Independent blocks of 64 KiB.
+            "lz4 -q -c -1 -B4" => 8,
             _ => 1,
         };
         assert!(sink.restarts.len() >= least, "{}: {} restarts", case.command, sink.restarts.len());
@@ -353,7 +384,7 @@ fn restarts_come_inside_a_single_gzip_member_and_at_every_xz_block() {
 #[test]
 fn a_state_that_makes_no_sense_is_refused() {
     let mut dice = Dice(5);
-    for kind in [Kind::Gzip, Kind::Xz] {
+    for kind in [Kind::Gzip, Kind::Xz, Kind::Lz4, Kind::Bzip2] {
         let case = cases().iter().find(|case| case.kind == kind).unwrap();
         let mut sink = Collect::new(1 << 20, true);
         run(kind, &case.stream, usize::MAX, &mut sink).unwrap();
@@ -381,7 +412,7 @@ fn a_state_that_makes_no_sense_is_refused() {
 #[test]
 fn thousands_of_blocks() {
     let expected = content(6 << 20);
-    for command in ["xz -c -T2 -0 --block-size=4096", "bgzip -c -l 1"] {
+    for command in ["xz -c -T2 -0 --block-size=4096", "bgzip -c -l 1", "lz4 -q -c -B4", "bzip2 -c -1"] {
         let stream = tool(command, &expected);
         let kind = Kind::detect(&stream).unwrap();
         let mut sink = Collect::new(1 << 20, true);
@@ -401,7 +432,8 @@ fn thousands_of_blocks() {
 #[test]
 fn a_bomb_stops_when_the_sink_does() {
     let zeros = vec![0; 48 << 20];
-    let commands = ["gzip -c", "bgzip -c", "zstd -c", "xz -c -T1 -0", "xz -c -T2 -0 --block-size=2MiB"];
+    let commands =
+        ["gzip -c", "bgzip -c", "zstd -c", "xz -c -T1 -0", "xz -c -T2 -0 --block-size=2MiB", "lz4 -q -c", "bzip2 -c"];
     for command in commands {
         let stream = tool(command, &zeros);
         let kind = Kind::detect(&stream).unwrap();
@@ -413,7 +445,7 @@ fn a_bomb_stops_when_the_sink_does() {
         // And it stays stopped.
         let mut codec = kind.open(&Limits::default(), None).unwrap();
         sink.stopped = false;
-        assert_eq!(codec.push(&stream, &mut sink).unwrap_err().code, Code::Aborted);
+        assert_eq!(feed(&mut *codec, &stream, usize::MAX, &mut sink).unwrap_err().code, Code::Aborted);
         assert_eq!(codec.push(&stream, &mut sink).unwrap_err().code, Code::Aborted);
         assert_eq!(codec.finish(&mut sink).unwrap_err().code, Code::Aborted);
     }
@@ -534,7 +566,7 @@ proptest! {
 
     #[test]
     fn noise_is_an_error(
-        kind in 0..3usize,
+        kind in 0..Kind::ALL.len(),
         keep in 4usize..64,
         noise in prop::collection::vec(any::<u8>(), 0..2000),
     ) {

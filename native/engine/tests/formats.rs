@@ -640,7 +640,7 @@ fn heads_are_told_apart() {
         (at(0, b"WithouFreSpacExt"), Code::Unsupported),
         (at(0, b"LUKS\xba\xbe"), Code::Encrypted),
         (at(0, b"BZh91AY&SY"), Code::Unsupported),
-        (at(0, &[0x04, 0x22, 0x4d, 0x18]), Code::Unsupported),
+        (at(0, &[0x02, 0x21, 0x4c, 0x18]), Code::Unsupported),
         (at(0, b"7z\xbc\xaf\x27\x1c"), Code::Unsupported),
         (at(0, b"PK\x03\x04"), Code::Unsupported),
         (at(0, b"Rar!\x1a\x07"), Code::Unsupported),

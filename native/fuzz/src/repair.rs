@@ -13,6 +13,9 @@ pub fn repair(kind: Kind, input: &[u8]) -> Option<Vec<u8>> {
     let repaired = match kind {
         Kind::Gzip => gzip(input)?,
         Kind::Xz => xz(input)?,
+        Kind::Lz4 => lz4(input)?,
+        // A block's is that of what it decodes to, and decides where the block ends.
+        Kind::Bzip2 => return None,
         // Frame headers carry no checksum, and a content checksum is an option.
         Kind::Zstd => return None,
     };
@@ -73,5 +76,15 @@ fn xz(input: &[u8]) -> Option<Vec<u8>> {
     }
     let crc = crc32fast::hash(&out[footer + 4..footer + 10]).to_le_bytes();
     out[footer..footer + 4].copy_from_slice(&crc);
+    Some(out)
+}
+
+/// The checksum of the first frame's header (LZ4 Frame Format, "Header Checksum"); those of blocks and content are
+/// options that seeds leave out.
+fn lz4(input: &[u8]) -> Option<Vec<u8>> {
+    let mut out = input.to_vec();
+    let check = 6 + if out.get(4)? & 8 == 0 { 0 } else { 8 };
+    let hash = twox_hash::XxHash32::oneshot(0, out.get(4..check)?);
+    *out.get_mut(check)? = (hash >> 8) as u8;
     Some(out)
 }

@@ -124,11 +124,17 @@ fn restarts() -> Vec<(String, Vec<u8>)> {
     // A stored block of two bytes (RFC 1951, 3.2.4), a fixed one that ends at once, a trailer.
     let deflate = [0, 2, 0, 0xfd, 0xff, b'h', b'i', 3, 0, 1, 2, 3, 4, 66, 0, 0, 0];
     let block = [&[1, 0, 0][..], &[0; 32]].concat();
+    let lz4 = [&[1, 0x60, 0x40, 0, 0, 0, 0, 0, 0][..], &[0; 17]].concat();
     vec![
         ("gzip-block".to_owned(), restart(0, &gzip, &deflate)),
         ("gzip-boundary".to_owned(), restart(0, &[0], &[0; 4])),
         ("zstd".to_owned(), restart(1, &[], &[0x28, 0xb5, 0x2f, 0xfd, 0x20, 0, 1, 0, 0])),
         ("xz-block".to_owned(), restart(2, &block, &[0, 0, 0, 0])),
+        ("lz4-boundary".to_owned(), restart(3, &[0], &[4, 0x22, 0x4d, 0x18, 0x60, 0x40, 0x82, 0, 0, 0, 0])),
+        ("bzip2-boundary".to_owned(), restart(4, &[0], b"BZh9\x17\x72\x45\x38\x50\x90\0\0\0\0")),
+        ("bzip2-block".to_owned(), restart(4, &[1, 9, 3, 0], &[6, 0x28, 0x2b, 0x24, 0xca, 0x6b, 0x20, 0, 0])),
+        // Independent blocks of 64 KiB, no checksums, no size: a stored block of one byte and the end.
+        ("lz4-block".to_owned(), restart(3, &lz4, &[1, 0, 0, 0x80, b'x', 0, 0, 0, 0])),
     ]
 }
 

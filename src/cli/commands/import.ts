@@ -38,6 +38,7 @@ Examples:
   diskferry import https://example.org/disk.img disk.img --digests https://example.org/SHA256SUMS
   diskferry import disk.qcow2 /dev/vdb --size 20Gi --rate 50MB/s
   cat disk.qcow2 | diskferry import - disk.img
+  diskferry import blank:20Gi /dev/vdb
 
 Exit codes: 0 done, 2 the command line is wrong, 10 to 25 by what went wrong,
 130 and 143 stopped by a signal. docs/errors.md lists them all.`;
@@ -52,7 +53,10 @@ export function defineImport(program: Command): void {
     .description(
       'Carries a disk image onto a file or a block device: fetched, decompressed,\ndecoded, verified and written in one pass, without scratch space.',
     )
-    .argument('<source>', 'http:// or https:// URL, path of a local file, or - for standard input')
+    .argument(
+      '<source>',
+      'http:// or https:// URL, path of a local file, - for standard input, blank:SIZE or exec:COMMAND',
+    )
     .argument('<target>', 'file (made if it does not exist) or block device')
     .addOption(new Option('--size <size>', 'make the disk exactly this long, such as 20Gi').argParser(size))
     .option('--preallocate', 'reserve all space of the disk at the start')

@@ -2,6 +2,8 @@ import type { Context } from '../context.ts';
 import { FerryError } from '../errors.ts';
 import { retrying } from '../filters/retry.ts';
 import type { Source, SourceDriver, SourceOptions } from '../source.ts';
+import { blank } from './blank.ts';
+import { exec } from './exec.ts';
 import { file } from './file.ts';
 import { http } from './http.ts';
 import { stdin } from './stdin.ts';
@@ -11,13 +13,18 @@ const DRIVERS: readonly SourceDriver<unknown>[] = [
   http as SourceDriver<unknown>,
   file as SourceDriver<unknown>,
   stdin as SourceDriver<unknown>,
+  blank as SourceDriver<unknown>,
+  exec as SourceDriver<unknown>,
 ];
 
-/** Scheme of `text`: `-`, what stands before `:` and `//`, else `file` (a path). */
+/** Schemes after which no slashes are wanted. */
+const OPAQUE = ['file', ...DRIVERS.filter((one) => one.opaque).flatMap((one) => one.schemes)];
+
+/** Scheme of `text`: `-`, what stands before `:` and `//` (or before `:` alone, where no slashes are wanted), else `file`. */
 export function schemeOf(text: string): string {
   if (text === '-') return '-';
   const match = /^([a-z][a-z0-9+.-]*):(\/\/)?/i.exec(text);
-  if (!match || (match[2] === undefined && match[1]?.toLowerCase() !== 'file')) return 'file';
+  if (!match || (match[2] === undefined && !OPAQUE.includes((match[1] ?? '').toLowerCase()))) return 'file';
   return (match[1] ?? '').toLowerCase();
 }
 
@@ -29,7 +36,9 @@ export async function openSource(text: string, options: SourceOptions, context: 
   const scheme = schemeOf(text);
   const driver = DRIVERS.find((one) => one.schemes.includes(scheme));
   if (!driver) {
-    const known = DRIVERS.flatMap((one) => one.schemes).map((one) => (one === '-' ? one : `${one}://`));
+    const known = DRIVERS.flatMap(({ schemes, opaque }) =>
+      schemes.map((one) => (one === '-' ? one : `${one}:${opaque ? '' : '//'}`)),
+    );
     throw new FerryError(`there is no source '${scheme}://'; there are ${known.join(', ')} and paths of files`, {
       code: 'BAD_SPEC',
       stage: 'source',

@@ -5,7 +5,9 @@ use std::fmt::Display;
 use crate::error::{Code, Error, Result, Stage};
 use crate::limits::Limits;
 
+pub mod bzip2;
 pub mod gzip;
+pub mod lz4;
 pub mod xz;
 pub mod zstd;
 
@@ -33,7 +35,8 @@ pub trait Sink {
     }
 }
 
-/// A place where decoding can begin again: at a gzip member or deflate block, a zstd frame, an xz block.
+/// A place where decoding can begin again: at a gzip member or deflate block, a zstd frame, an xz block,
+/// an lz4 frame or independent block, a bzip2 block.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Restart {
     /// Offset in the codec's input of the first byte that must be pushed again.
@@ -93,7 +96,7 @@ pub trait Codec: Send {
     /// Decodes a piece of input. Pieces come in order, of any length from 1 byte.
     fn push(&mut self, input: &[u8], out: &mut dyn Sink) -> Result<()>;
     /// The input is complete. MUST fail with TRUNCATED when the stream is not at a lawful end, with CORRUPT
-    /// on a bad check or trailing garbage (zero padding after gzip, xz stream padding and zstd skippable
+    /// on a bad check or trailing garbage (zero padding after gzip, xz stream padding, zstd and lz4 skippable
     /// frames are lawful).
     fn finish(&mut self, out: &mut dyn Sink) -> Result<()>;
 }
@@ -103,16 +106,20 @@ pub enum Kind {
     Gzip,
     Zstd,
     Xz,
+    Lz4,
+    Bzip2,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 3] = [Kind::Gzip, Kind::Zstd, Kind::Xz];
+    pub const ALL: [Kind; 5] = [Kind::Gzip, Kind::Zstd, Kind::Xz, Kind::Lz4, Kind::Bzip2];
 
     pub fn name(self) -> &'static str {
         match self {
             Kind::Gzip => "gzip",
             Kind::Zstd => "zstd",
             Kind::Xz => "xz",
+            Kind::Lz4 => "lz4",
+            Kind::Bzip2 => "bzip2",
         }
     }
 
@@ -128,6 +135,10 @@ impl Kind {
             Some(Kind::Zstd)
         } else if xz::detect(head) {
             Some(Kind::Xz)
+        } else if lz4::detect(head) {
+            Some(Kind::Lz4)
+        } else if bzip2::detect(head) {
+            Some(Kind::Bzip2)
         } else {
             None
         }
@@ -139,6 +150,8 @@ impl Kind {
             Kind::Gzip => Box::new(gzip::Gzip::new(limits, from)?),
             Kind::Zstd => Box::new(zstd::Zstd::new(limits, from)?),
             Kind::Xz => Box::new(xz::Xz::new(limits, from)?),
+            Kind::Lz4 => Box::new(lz4::Lz4::new(limits, from)?),
+            Kind::Bzip2 => Box::new(bzip2::Bzip2::new(limits, from)?),
         };
         Ok(Box::new(Once { codec, failed: None }))
     }
@@ -149,6 +162,8 @@ impl Kind {
             Kind::Gzip => gzip::memory(head, limits),
             Kind::Zstd => zstd::memory(head, limits),
             Kind::Xz => xz::memory(head, limits),
+            Kind::Lz4 => lz4::memory(head, limits),
+            Kind::Bzip2 => bzip2::memory(head, limits),
         }
     }
 }
