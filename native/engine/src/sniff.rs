@@ -205,11 +205,6 @@ fn known_but_unsupported(head: &[u8]) -> Option<Error> {
             format!("{name} images are not read yet; convert it first: `qemu-img convert -O qcow2 IMAGE NEW`"),
         ));
     }
-    let bzip2 = head.len() > 10
-        && head.starts_with(b"BZh")
-        && (b'1'..=b'9').contains(&head[3])
-        && (found(head, 4, &[0x31, 0x41, 0x59, 0x26, 0x53, 0x59])
-            || found(head, 4, &[0x17, 0x72, 0x45, 0x38, 0x50, 0x90]));
     let packed: &[(usize, &[u8], &str)] = &[
         // Written by `lz4 -l`, for kernels only: blocks without any check ("Legacy frame").
         (0, &[0x02, 0x21, 0x4c, 0x18], "legacy lz4 compression"),
@@ -218,12 +213,7 @@ fn known_but_unsupported(head: &[u8]) -> Option<Error> {
         (0, b"Rar!\x1a\x07", "rar archives"),
         (257, b"ustar", "tar archives"),
     ];
-    let name = if bzip2 {
-        Some("bzip2 compression")
-    } else {
-        packed.iter().find(|(at, magic, _)| found(head, *at, magic)).map(|p| p.2)
-    };
-    if let Some(name) = name {
+    if let Some((_, _, name)) = packed.iter().find(|(at, magic, _)| found(head, *at, magic)) {
         return Some(refuse(
             Code::Unsupported,
             format!("{name} are not read yet; unpack it first and import the image inside")

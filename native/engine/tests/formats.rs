@@ -639,7 +639,7 @@ fn heads_are_told_apart() {
         (at(0, b"WithoutFreeSpace"), Code::Unsupported),
         (at(0, b"WithouFreSpacExt"), Code::Unsupported),
         (at(0, b"LUKS\xba\xbe"), Code::Encrypted),
-        (at(0, b"BZh91AY&SY"), Code::Unsupported),
+        (at(0, b"BZh91AY&SY"), Code::Truncated),
         (at(0, &[0x02, 0x21, 0x4c, 0x18]), Code::Unsupported),
         (at(0, b"7z\xbc\xaf\x27\x1c"), Code::Unsupported),
         (at(0, b"PK\x03\x04"), Code::Unsupported),
