@@ -11,7 +11,7 @@ use diskferry_engine::limits::Limits;
 use diskferry_engine::{sniff, targets};
 
 const MIB: usize = 1 << 20;
-/// A checkpoint falls due after this long (conversion/decoder.rs, CHECKPOINT_TIME), and takes a moment.
+/// A checkpoint falls due after this long (conversion/barriers.rs, CHECKPOINT_TIME), and takes a moment.
 const DUE: Duration = Duration::from_millis(1100);
 const MADE: Duration = Duration::from_millis(300);
 

@@ -6,6 +6,7 @@
 //!                      └───────► checkpointer (journal), which waits for workers and hasher
 //! ```
 
+mod barriers;
 mod checkpoint;
 mod decoder;
 mod ends;

@@ -13,8 +13,9 @@ use crate::mark;
 use crate::sniff::FormatKind;
 use crate::targets::{Kind, Target};
 
+use super::barriers::Barriers;
 use super::checkpoint::{Checkpointer, Durable};
-use super::decoder::{Barriers, Decoder};
+use super::decoder::Decoder;
 use super::ends::{Ends, HELD, tail_start};
 use super::epoch::Epoch;
 use super::finish::Rest;
