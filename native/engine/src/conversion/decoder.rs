@@ -280,6 +280,10 @@ impl Output<'_> {
     }
 
     fn barrier(&mut self) -> Result<()> {
+        // Only the head is read again: the checkpoint that is there reaches further than one of this pass would.
+        if self.enough.is_some() {
+            return Ok(());
+        }
         let raw = self.format.in_disk_order();
         let queued = if raw {
             self.written_before.max(whole_leaves(self.queue.queued_to().min(self.at)))
