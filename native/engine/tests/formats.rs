@@ -612,6 +612,10 @@ fn tables_over_each_other_are_corrupt() {
         patched(&file, table as usize, &h.l1_offset.to_be_bytes()),
         patched(&file, table as usize, &(table | 1).to_be_bytes()),
         patched(&file, table as usize, &(1u64 << 62 | 100).to_be_bytes()),
+        // Compressed data behind the L1 table in its cluster, and one that begins before it and reaches into it. With
+        // clusters of 4 KiB the length in sectors stands from bit 58 on ("Compressed Clusters Descriptor").
+        patched(&file, table as usize, &(1u64 << 62 | (h.l1_offset + 1000)).to_be_bytes()),
+        patched(&file, table as usize, &(1u64 << 62 | 2 << 58 | (h.l1_offset - 600)).to_be_bytes()),
     ];
     for (i, bad) in bad.iter().enumerate() {
         for options in [in_order(bad), seek(bad, true), seek(bad, false)] {

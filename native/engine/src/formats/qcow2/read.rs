@@ -295,7 +295,7 @@ impl Qcow2 {
     fn over_metadata(&self, host: u64, end: u64) -> bool {
         let first = self.tables.partition_point(|t| t.host + self.header.cluster_size() <= host);
         host < self.header.cluster_size()
-            || overlap(host, end, &self.header.l1_range())
+            || overlap(host, end, &self.header.l1_clusters())
             || overlap(host, end, &self.header.refcount_range())
             || self.tables.get(first).is_some_and(|t| t.host < end)
     }
@@ -339,7 +339,9 @@ impl Qcow2 {
         used: &mut Vec<Range<u64>>,
         disk: &mut dyn Disk,
     ) -> Result<()> {
-        if self.over_metadata(host, host + 1) {
+        // Of its last sector the first byte is the only one that is surely its own.
+        let last = ((host + len - 1) / SECTOR * SECTOR).max(host);
+        if self.over_metadata(host, last + 1) {
             return Err(corrupt(format!("data of disk offset {guest} is at {host}, over the header or a table")));
         }
         let needed = self.header.cluster_size().min(self.header.size - guest);
@@ -351,11 +353,7 @@ impl Qcow2 {
         let mut end = host + len;
         if let Some(file) = self.options.file_length {
             // Only the last sector may be cut by the end of the file; its rest holds nothing.
-            self.expect_in_file(
-                host,
-                (end - 1) / SECTOR * SECTOR + 1 - host.min((end - 1) / SECTOR * SECTOR),
-                "compressed data",
-            )?;
+            self.expect_in_file(host, last + 1 - host, "compressed data")?;
             end = end.min(file);
         }
         self.place(Extent::new(host, guest, end - host, true).late(self.late), piece, used, disk)
