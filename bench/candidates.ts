@@ -43,7 +43,8 @@ export function candidatesFor(row: Row, diskferry: string): Candidate[] {
     script: 'exec curl -sSf -o /dev/null "$url"',
     needs: ['curl'],
   };
-  if (row.startsWith('qcow2')) return [ours, ...qcow2Candidates(), received];
+  if (row.startsWith('qcow2')) return [ours, ...convertCandidates('qcow2'), received];
+  if (row === 'vmdk') return [ours, ...convertCandidates('vmdk'), received];
   const unpack = UNPACK[row];
   if (unpack) return [ours, pipe(`${unpack.command} |`, unpack.tool), received];
   return [
@@ -69,7 +70,7 @@ function pipe(unpack: string, tool: string): Candidate {
   };
 }
 
-function qcow2Candidates(): Candidate[] {
+function convertCandidates(format: 'qcow2' | 'vmdk'): Candidate[] {
   const convert = (name: string, how: string): Candidate => ({
     name,
     makesDisk: true,
@@ -77,21 +78,21 @@ function qcow2Candidates(): Candidate[] {
     needs: ['qemu-img'],
   });
   return [
-    convert(LOCAL, 'qemu-img convert -m 16 -f qcow2 -O raw "$file" "$target"'),
-    convert(LOCAL_W, 'qemu-img convert -m 16 -W -f qcow2 -O raw "$file" "$target"'),
+    convert(LOCAL, `qemu-img convert -m 16 -f ${format} -O raw "$file" "$target"`),
+    convert(LOCAL_W, `qemu-img convert -m 16 -W -f ${format} -O raw "$file" "$target"`),
     {
       ...convert(
         SCRATCH,
-        'curl -sSf -o "$scratch/image" "$url" && qemu-img convert -f qcow2 -O raw "$scratch/image" "$target"',
+        `curl -sSf -o "$scratch/image" "$url" && qemu-img convert -f ${format} -O raw "$scratch/image" "$target"`,
       ),
       needs: ['curl', 'qemu-img'],
     },
     // With more than one request at a time its curl driver (7.2 with libcurl 7.88) waits for ever.
-    convert('qemu-img -m 1 from URL', 'qemu-img convert -m 1 -f qcow2 -O raw "$url" "$target"'),
+    convert('qemu-img -m 1 from URL', `qemu-img convert -m 1 -f ${format} -O raw "$url" "$target"`),
     {
       ...convert(
         'nbdkit-curl, qemu-img',
-        `nbdkit -U - curl url="$url" --run 'qemu-img convert -m 16 -f qcow2 -O raw "$uri" "$target"'`,
+        `nbdkit -U - curl url="$url" --run 'qemu-img convert -m 16 -f ${format} -O raw "$uri" "$target"'`,
       ),
       needs: ['nbdkit', 'qemu-img'],
     },

@@ -28,7 +28,7 @@ const RANDOM_SHARE = 0.08;
 /** A few huge files would make the content of one kind. */
 const LARGEST_FILE = 48 * MIB;
 
-export const ROWS = ['raw', 'raw-gz', 'raw-zst', 'raw-xz', 'qcow2-plain', 'qcow2-zlib', 'qcow2-zstd'] as const;
+export const ROWS = ['raw', 'raw-gz', 'raw-zst', 'raw-xz', 'qcow2-plain', 'qcow2-zlib', 'qcow2-zstd', 'vmdk'] as const;
 export type Row = (typeof ROWS)[number];
 
 /** A row's file below the served directory. */
@@ -40,6 +40,7 @@ export const FILES: Readonly<Record<Row, string>> = {
   'qcow2-plain': 'plain.qcow2',
   'qcow2-zlib': 'zlib.qcow2',
   'qcow2-zstd': 'zstd.qcow2',
+  vmdk: 'stream.vmdk',
 };
 
 /** How each file is made of `disk.raw`, as a command for bash with $in and $out. */
@@ -50,6 +51,7 @@ const RECIPES: Readonly<Record<Exclude<Row, 'raw'>, string>> = {
   'qcow2-plain': 'qemu-img convert -f raw -O qcow2 "$in" "$out"',
   'qcow2-zlib': 'qemu-img convert -m 16 -f raw -O qcow2 -c "$in" "$out"',
   'qcow2-zstd': 'qemu-img convert -m 16 -f raw -O qcow2 -c -o compression_type=zstd "$in" "$out"',
+  vmdk: 'qemu-img convert -f raw -O vmdk -o subformat=streamOptimized "$in" "$out"',
 };
 
 export interface BenchData {

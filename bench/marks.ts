@@ -47,7 +47,12 @@ export function medianWall(series: Series | undefined): number {
 /** Time against local `qemu-img convert -m 16`, the better of with and without -W; and against the pipe of tools. */
 const QCOW2_BARS: Partial<Record<Row, number>> = { 'qcow2-zlib': 0.55, 'qcow2-zstd': 0.85, 'qcow2-plain': 0.8 };
 const PIPE_BARS: Partial<Record<Row, number>> = { 'raw-gz': 0.7, 'raw-zst': 0.7, 'raw-xz': 1.0 };
-const SCRATCH_BAR = 0.5;
+const SCRATCH_BARS: Partial<Record<Row, number>> = {
+  'qcow2-zlib': 0.5,
+  'qcow2-zstd': 0.5,
+  'qcow2-plain': 0.5,
+  vmdk: 0.7,
+};
 const RAW_BAR = 0.85;
 const DELAY_BAR = 1.25;
 const MEMORY_BAR = 160 * MIB;
@@ -78,7 +83,7 @@ function speedMarks(row: Row, ours: Series, series: readonly Series[]): Mark[] {
   };
   const local = least(named(LOCAL), named(LOCAL_W));
   atMost(`time / better of local ${LOCAL} and -W`, wall / local, QCOW2_BARS[row]);
-  atMost(`time / ${SCRATCH}`, wall / named(SCRATCH), row in QCOW2_BARS ? SCRATCH_BAR : undefined);
+  atMost(`time / ${SCRATCH}`, wall / named(SCRATCH), SCRATCH_BARS[row]);
   atMost(`time / ${PIPE}`, wall / named(PIPE), PIPE_BARS[row]);
   if (row === 'raw') {
     const slowest = Math.max(named(CURL), named(SHA), named(DIRECT));

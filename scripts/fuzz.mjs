@@ -31,6 +31,8 @@ const INPUT = {
   restart: 40 << 10,
   qcow2: 96 << 10,
   qcow2_ranges: 96 << 10,
+  images: 96 << 10,
+  images_ranges: 96 << 10,
   sniff: 64 << 10,
   journal: 16 << 10,
   journal_sealed: 16 << 10,

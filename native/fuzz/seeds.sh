@@ -85,6 +85,13 @@ qemu-img convert -q -c -O qcow2 -o cluster_size=4096 -f raw "$p" corpus/qcow2/zl
 qemu-img convert -q -W -O qcow2 -o cluster_size=512 -f raw "$p" corpus/qcow2/out-of-order
 cp -r corpus/qcow2 corpus/qcow2_ranges
 
+# src/small_images.rs makes the others: tools make them with clusters of 64 KiB and more.
+mkdir -p corpus/images corpus/images_ranges
+head -c 20000 "$(command -v gzip)" > "$work/raw"
+qemu-img convert -q -f raw -O parallels -o cluster_size=4k "$work/raw" corpus/images/parallels
+qemu-img convert -q -f raw -O qed -o cluster_size=4096,table_size=2 "$work/raw" corpus/images/qed
+cp corpus/images/* corpus/images_ranges
+
 gzip -9 < corpus/qcow2/data > corpus/sniff/qcow2-gzip
 zstd -q -c < corpus/qcow2/snapshot > corpus/sniff/qcow2-zstd
 xz -c < corpus/qcow2/bitmap > corpus/sniff/qcow2-xz

@@ -22,7 +22,8 @@ export interface Refusal {
 export interface Sniffed {
   /** Outermost first: 'gzip' | 'zstd' | 'xz' | 'lz4' | 'bzip2'. */
   readonly codecs: readonly string[];
-  readonly format: 'raw' | 'qcow2';
+  /** 'raw', or the name of a driver: 'qcow2', 'vmdk', 'vhd', 'vdi', 'parallels', 'qed'. */
+  readonly format: string;
   /** Bytes that the guest sees; undefined = known only at the end (a compressed raw image). */
   readonly virtualSize?: number;
   /** 'stream' = data can be placed as it comes; 'metadata' = tables lie behind the data, so it wants them first. */

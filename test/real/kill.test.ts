@@ -6,7 +6,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { type Cli, cli, describe as told } from '../support/cli.ts';
 import { CountingServer } from '../support/counting-server.ts';
 import { type LoopDevice, loopDevice, recognised } from '../support/devices.ts';
-import { bootableDisk, difference, MiB, qcow2, randomly, shell } from '../support/images.ts';
+import { bootableDisk, difference, MiB, qcow2, randomly, run, shell } from '../support/images.ts';
 import { type TempDir, tempdir } from '../support/tempdir.ts';
 import { tool } from '../support/tools.ts';
 
@@ -32,12 +32,14 @@ let server: CountingServer;
 const at = (name: string): string => join(home.path, name);
 
 /** Images of one disk: size → name → how. `unit` is the largest restart unit, in bytes of the source. */
-const KINDS = ['raw', 'qcow2', 'gz', 'xz'] as const;
+const KINDS = ['raw', 'qcow2', 'vmdk', 'gz', 'xz'] as const;
 type Kind = (typeof KINDS)[number];
 
 async function make(size: number, label: string): Promise<void> {
   const raw = await bootableDisk(at(`www/${label}.raw`), size);
   await qcow2(raw, at(`www/${label}.qcow2`), { compressed: true });
+  const stream = ['-O', 'vmdk', '-o', 'subformat=streamOptimized'];
+  await run('qemu-img', 'qemu-utils', ['convert', '-f', 'raw', ...stream, raw, at(`www/${label}.vmdk`)]);
   await shell(`pigz -1 -c ${raw} > ${at('www')}/${label}.gz`);
   await shell(`xz -0 -T2 --block-size=4MiB -c ${raw} > ${at('www')}/${label}.xz`);
 }

@@ -1,11 +1,22 @@
-// Every qcow2 that qemu-img can write, by every way that is lawful for it, against what qemu itself reads in it.
+// Every image that qemu-img can write, by every way that is lawful for it, against what qemu itself reads in it.
 import { createReadStream } from 'node:fs';
 import { link, mkdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { type Cli, cli } from '../support/cli.ts';
 import { loopDevice } from '../support/devices.ts';
-import { decodedByQemu, difference, KiB, MiB, qcow2, qemuIo, randomly, rawDisk, run } from '../support/images.ts';
+import {
+  decodedByQemu,
+  difference,
+  KiB,
+  MiB,
+  qcow2,
+  qemuIo,
+  randomly,
+  rawDisk,
+  run,
+  shell,
+} from '../support/images.ts';
 import { type Nginx, nginx } from '../support/nginx.ts';
 import { type TempDir, tempdir } from '../support/tempdir.ts';
 
@@ -152,6 +163,38 @@ describe('features', () => {
     expect(report.leftOut.join('; ')).toMatch(/bitmap/);
     await rm(at('kept.img'));
     await carriedBy(image, UNORDERED);
+  });
+});
+
+describe.each([
+  ['vmdk', 'subformat=monolithicSparse', ALL],
+  ['vmdk', 'subformat=streamOptimized', ['ranges', 'plain', 'stdin', 'stream']],
+  ['vpc', 'subformat=dynamic', ALL],
+  ['vpc', 'subformat=dynamic,force_size=on', ALL],
+  ['vdi', 'static=off', ALL],
+  ['vdi', 'static=on', ALL],
+  ['parallels', 'cluster_size=64k', ALL],
+  ['qed', 'cluster_size=64k', ALL],
+] as const)('%s, %s', (format, options, means) => {
+  const convert = (to: string) =>
+    run('qemu-img', 'qemu-utils', ['convert', '-f', 'raw', '-O', format, '-o', options, disk, to]);
+
+  test('by every way', async () => {
+    const image = at(`www/other.${format}`);
+    await convert(image);
+    await carriedBy(image, means);
+  });
+
+  test('in gzip, onto a device with other content', async () => {
+    const image = at(`www/packed.${format}`);
+    await convert(image);
+    const expected = await decodedByQemu(image, at('packed.expected'));
+    await shell(`gzip -1 ${image}`);
+    await rawDisk(at('dirty'), 16 * MiB, { run: MiB, zeros: 0, plain: true });
+    await using device = await loopDevice(at('dirty'), 16 * MiB);
+    const report = await program.imported([`${server.url}/packed.${format}.gz`, device.path, '--force']);
+    expect(await difference(expected, device.path, report.virtualSize)).toBeUndefined();
+    await rm(`${image}.gz`);
   });
 });
 

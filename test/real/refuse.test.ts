@@ -109,14 +109,54 @@ describe('what the server shows', () => {
 });
 
 describe('what the head of the image shows', () => {
+  test('a format that is not read: VHDX', async () => {
+    await run('qemu-img', 'qemu-utils', ['create', '-q', '-f', 'vhdx', at('www/vhdx'), '16M']);
+    await refusedAtOnce(`${server.url}/vhdx`, 'UNSUPPORTED', /VHDX/);
+  });
+
+  test.each([
+    ['monolithicFlat', 'UNSAFE', /names other files/],
+    ['twoGbMaxExtentSparse', 'UNSAFE', /names other files/],
+  ])('a VMDK of several files: %s', async (subformat, code, says) => {
+    const options = ['create', '-q', '-f', 'vmdk', '-o', `subformat=${subformat}`, at('www/several.vmdk'), '16M'];
+    await run('qemu-img', 'qemu-utils', options);
+    await refusedAtOnce(`${server.url}/several.vmdk`, code, says);
+  });
+
+  test('one of the files of a VMDK', async () => {
+    const options = [
+      'create',
+      '-q',
+      '-f',
+      'vmdk',
+      '-o',
+      'subformat=twoGbMaxExtentSparse',
+      at('www/several.vmdk'),
+      '16M',
+    ];
+    await run('qemu-img', 'qemu-utils', options);
+    await refusedAtOnce(`${server.url}/several-s001.vmdk`, 'UNSUPPORTED', /one of several files/);
+  });
+
   test.each([
     ['vmdk', 'vmdk'],
     ['vdi', 'vdi'],
-    ['vhdx', 'vhdx'],
     ['vpc', 'vhd'],
-  ])('a format that is not read: %s', async (format, name) => {
+    ['qed', 'qed'],
+  ])('the difference to a parent: %s', async (format, name) => {
     await run('qemu-img', 'qemu-utils', ['create', '-q', '-f', format, at(`www/${name}`), '16M']);
-    await refusedAtOnce(`${server.url}/${name}`, 'UNSUPPORTED', new RegExp(name, 'i'));
+    const image = await readFile(at(`www/${name}`));
+    if (format === 'vmdk') image.write('0badcafe', image.indexOf('parentCID=') + 'parentCID='.length);
+    if (format === 'vdi') image.fill(1, 0x1b8, 0x1c8);
+    if (format === 'qed') image.writeUInt8(1, 16);
+    if (format === 'vpc') {
+      image.writeUInt32BE(4, 60);
+      image.writeUInt32BE(0, 64);
+      const sum = image.subarray(0, 512).reduce((total, byte) => total + byte, 0);
+      image.writeUInt32BE(~sum >>> 0, 64);
+    }
+    await writeFile(at(`www/${name}`), image);
+    await refusedAtOnce(`${server.url}/${name}`, 'UNSAFE', /parent/);
   });
 
   test.each([['legacy lz4', 'lz4', 'lz4 -q -l -c']])('a codec that is not read: %s', async (codec, from, command) => {

@@ -39,7 +39,7 @@ export async function freePort(): Promise<number> {
 
 /** Starts a real nginx as the current user, in a directory of its own. */
 export async function nginx(options: NginxOptions): Promise<Nginx> {
-  const program = tool('nginx', 'nginx-light');
+  const program = tool('nginx', 'nginx');
   const home = await tempdir();
   const port = await freePort();
   await mkdir(join(home.path, 'logs'));

@@ -34,9 +34,10 @@ pub fn sniff_head(head: Uint8ArraySlice<'_>, source_length: Option<f64>, init: L
     let s = sniff::sniff(&head, length, &limits(&init)?);
     Ok(Sniffed {
         codecs: s.codecs.iter().map(|c| c.name().to_owned()).collect(),
-        format: s.format.name().to_owned(),
+        format: s.format.to_owned(),
         virtual_size: s.virtual_size.map(|n| n as f64),
-        order: if matches!(s.order, sniff::Order::Stream) { "stream" } else { "metadata" }.to_owned(),
+        order: if matches!(s.order, diskferry_engine::formats::Order::Stream) { "stream" } else { "metadata" }
+            .to_owned(),
         features: s.features,
         left_out: s.left_out,
         window: s.window as f64,

@@ -1,45 +1,23 @@
 //! What the head of a source says: codecs, format, virtual size, what would refuse it.
 
+use std::sync::Arc;
+
 use crate::codecs::{self, Restart, Sink};
 use crate::error::{Code, Error, Result, Stage};
-use crate::formats::Packing;
-use crate::formats::qcow2::{Header, header};
+use crate::formats::{DRIVERS, Open, Order};
 use crate::limits::Limits;
 
 /// Layers of compression that are undone.
 const LAYERS: usize = 3;
 /// Decoded bytes looked at behind a codec.
 const DECODED: usize = 128 << 10;
-/// An L1 table that begins below this needs no metadata pass: little is held back until it comes.
-const EARLY: u64 = 1 << 20;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub enum FormatKind {
-    Raw,
-    Qcow2,
-}
-
-impl FormatKind {
-    pub fn name(self) -> &'static str {
-        match self {
-            FormatKind::Raw => "raw",
-            FormatKind::Qcow2 => "qcow2",
-        }
-    }
-}
-
-/// Whether data can be placed as it comes, or the tables are better read first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub enum Order {
-    Stream,
-    Metadata,
-}
 
 #[derive(Clone, Debug)]
 pub struct Sniffed {
     /// Outermost first.
     pub codecs: Vec<codecs::Kind>,
-    pub format: FormatKind,
+    /// The name of a driver, or "raw".
+    pub format: &'static str,
     /// Bytes that the guest sees, where the head tells.
     pub virtual_size: Option<u64>,
     pub order: Order,
@@ -50,7 +28,8 @@ pub struct Sniffed {
     /// Memory of the decoders in bytes: the largest window, and all together.
     pub window: u64,
     pub decoder_memory: u64,
-    pub header: Option<Header>,
+    /// Opens the image; none for raw disks.
+    pub image: Option<Arc<dyn Open>>,
     /// Why it cannot be imported.
     pub refusal: Option<Error>,
 }
@@ -84,14 +63,14 @@ impl Sink for Head {
 pub fn sniff(head: &[u8], source_length: Option<u64>, limits: &Limits) -> Sniffed {
     let mut s = Sniffed {
         codecs: Vec::new(),
-        format: FormatKind::Raw,
+        format: "raw",
         virtual_size: None,
         order: Order::Stream,
         features: Vec::new(),
         left_out: Vec::new(),
         window: 0,
         decoder_memory: 0,
-        header: None,
+        image: None,
         refusal: None,
     };
     if let Err(refusal) = look(&mut s, head, source_length, limits) {
@@ -142,9 +121,14 @@ fn look(s: &mut Sniffed, head: &[u8], source_length: Option<u64>, limits: &Limit
         return Err(refusal);
     }
     let file_length = if s.codecs.is_empty() { source_length } else { None };
-    if inner.starts_with(&header::MAGIC) {
-        s.format = FormatKind::Qcow2;
-        return qcow2(s, &inner, file_length, limits);
+    if let Some(driver) = DRIVERS.iter().find(|driver| (driver.detect)(&inner)) {
+        s.format = driver.name;
+        let described = (driver.describe)(&inner, file_length, limits);
+        let image = described.map_err(|e| Error { stage: Stage::Plan, ..e })?;
+        s.virtual_size = Some(image.virtual_size);
+        (s.order, s.features, s.left_out) = (image.order, image.features, image.left_out);
+        s.image = Some(image.opener);
+        return Ok(());
     }
     s.virtual_size = file_length;
     s.features = raw_features(&inner);
@@ -187,18 +171,7 @@ fn known_but_unsupported(head: &[u8]) -> Option<Error> {
         return Some(refuse(Code::Encrypted, message));
     }
     // Each is the signature that its format's specification gives, at its offset.
-    let images: &[(usize, &[u8], &str)] = &[
-        (0, b"KDMV", "VMDK"),
-        (0, b"COWD", "VMDK (ESX 2)"),
-        (0, b"# Disk DescriptorFile", "VMDK (descriptor)"),
-        (0, b"vhdxfile", "VHDX"),
-        (0, b"conectix", "VHD"),
-        (0x40, &[0x7f, 0x10, 0xda, 0xbe], "VDI"),
-        (0x40, &[0xbe, 0xda, 0x10, 0x7f], "VDI"),
-        (0, b"QED\0", "QED"),
-        (0, b"WithoutFreeSpace", "Parallels"),
-        (0, b"WithouFreSpacExt", "Parallels"),
-    ];
+    let images: &[(usize, &[u8], &str)] = &[(0, b"vhdxfile", "VHDX")];
     if let Some((_, _, name)) = images.iter().find(|(at, magic, _)| found(head, *at, magic)) {
         return Some(refuse(
             Code::Unsupported,
@@ -228,90 +201,4 @@ fn known_but_unsupported(head: &[u8]) -> Option<Error> {
         return Some(refuse(Code::Unsupported, message));
     }
     None
-}
-
-fn qcow2(s: &mut Sniffed, head: &[u8], file_length: Option<u64>, limits: &Limits) -> Result<()> {
-    let h = Header::parse(head, file_length, limits).map_err(|e| Error { stage: Stage::Plan, ..e })?;
-    s.virtual_size = Some(h.size);
-    s.features = vec![format!("version {}", h.version), format!("cluster size {}", h.cluster_size())];
-    if h.packing == Packing::Zstd {
-        s.features.push("zstd clusters".to_owned());
-    }
-    for (present, name) in
-        [(h.extended_l2, "extended L2"), (h.lazy_refcounts, "lazy refcounts"), (h.dirty, "not closed properly")]
-    {
-        if present {
-            s.features.push(name.to_owned());
-        }
-    }
-    if h.refcount_order != 4 {
-        s.features.push(format!("refcount width {}", 1u32 << h.refcount_order));
-    }
-    s.left_out = left_out(&h, head);
-    let late = h.l1_needed > 0 && h.l1_offset >= EARLY.max(4 * h.cluster_size());
-    s.order = if late || h.snapshots > 0 { Order::Metadata } else { Order::Stream };
-    s.header = Some(h);
-    Ok(())
-}
-
-/// At most this many snapshots and bitmaps are named one by one.
-const NAMED: u32 = 16;
-
-fn left_out(h: &Header, head: &[u8]) -> Vec<String> {
-    let mut list = Vec::new();
-    let (names, all) = snapshot_names(h, head);
-    list.extend(names.iter().map(|name| format!("internal snapshot \"{name}\"")));
-    if !all {
-        list.push(format!("{} internal snapshots", h.snapshots - names.len() as u32));
-    }
-    let (names, all) = bitmap_names(h, head);
-    list.extend(names.iter().map(|name| format!("bitmap \"{name}\"")));
-    if !all {
-        list.push(format!("{} bitmaps", h.bitmaps - names.len() as u32));
-    }
-    list.extend(h.extensions.iter().map(|kind| format!("header extension {kind:#010x}")));
-    list
-}
-
-fn number(head: &[u8], at: usize, width: usize) -> Option<usize> {
-    Some(head.get(at..at.checked_add(width)?)?.iter().fold(0, |n, &b| n << 8 | usize::from(b)))
-}
-
-/// Names from the snapshot table ("Snapshots" in qcow2.txt), as far as the head has it, and whether these are all.
-fn snapshot_names(h: &Header, head: &[u8]) -> (Vec<String>, bool) {
-    let mut names = Vec::new();
-    let mut at = usize::try_from(h.snapshots_offset).unwrap_or(usize::MAX);
-    for _ in 0..h.snapshots.min(NAMED) {
-        let next = (|| {
-            let id = number(head, at.checked_add(12)?, 2)?;
-            let name = number(head, at + 14, 2)?;
-            let extra = number(head, at + 36, 4)?;
-            let start = at.checked_add(40)?.checked_add(extra)?.checked_add(id)?;
-            names.push(header::printable(head.get(start..start.checked_add(name)?)?));
-            Some((start + name).next_multiple_of(8))
-        })();
-        let Some(next) = next else { break };
-        at = next;
-    }
-    let all = names.len() as u32 == h.snapshots;
-    (names, all)
-}
-
-/// Names from the bitmap directory ("Bitmap directory" in qcow2.txt), as for snapshots.
-fn bitmap_names(h: &Header, head: &[u8]) -> (Vec<String>, bool) {
-    let mut names = Vec::new();
-    let mut at = usize::try_from(h.bitmap_directory.1).unwrap_or(usize::MAX);
-    for _ in 0..h.bitmaps.min(NAMED) {
-        let next = (|| {
-            let name = number(head, at.checked_add(18)?, 2)?;
-            let extra = number(head, at + 20, 4)?;
-            let start = at.checked_add(24)?.checked_add(extra)?;
-            names.push(header::printable(head.get(start..start.checked_add(name)?)?));
-            Some((start + name).next_multiple_of(8))
-        })();
-        let Some(next) = next else { break };
-        at = next;
-    }
-    let all = names.len() as u32 == h.bitmaps;
-    (names, all)
 }

@@ -2,7 +2,9 @@
 
 use diskferry_engine::bytes::Bytes;
 use diskferry_engine::error::{Code, Result};
-use diskferry_engine::formats::qcow2::{Header, Options, Qcow2};
+use diskferry_engine::formats::Options;
+use diskferry_engine::formats::mapped::Mapped;
+use diskferry_engine::formats::qcow2::Header;
 use diskferry_engine::formats::{Disk, Format, Packing, Wants};
 use diskferry_engine::limits::Limits;
 
@@ -72,7 +74,7 @@ fn image(entry: u64, data: &[u8]) -> Vec<u8> {
 }
 
 /// Feeds until `cut`, in pieces of a sector; false when cut.
-fn run(format: &mut Qcow2, file: &[u8], disk: &mut Target, cut: usize) -> Result<bool> {
+fn run(format: &mut Mapped, file: &[u8], disk: &mut Target, cut: usize) -> Result<bool> {
     loop {
         let ranges = match format.wants()? {
             Wants::Nothing => break,
@@ -107,7 +109,7 @@ fn every_cut(file: &[u8], expected: &[u8]) {
         for cut in (0..=file.len()).step_by(CLUSTER) {
             // Neither data nor zero, so that what was never written is seen.
             let mut disk = Target { bytes: vec![0xee; expected.len()], skip_below: 0 };
-            let mut format = Qcow2::new(header.clone(), options.clone()).unwrap();
+            let mut format = Mapped::new(Box::new(header.clone()), options.clone()).unwrap();
             if run(&mut format, file, &mut disk, cut).unwrap() {
                 assert!(disk.bytes == expected, "not cut, tables first: {tables_first}");
                 continue;
@@ -115,7 +117,7 @@ fn every_cut(file: &[u8], expected: &[u8]) {
             let watermark = format.pinned().unwrap_or(cut as u64);
             disk.skip_below = watermark;
             let options = Options { from: Some(watermark), tables_first, metadata_first: true, ..options.clone() };
-            let mut format = Qcow2::new(header.clone(), options).unwrap();
+            let mut format = Mapped::new(Box::new(header.clone()), options).unwrap();
             assert!(run(&mut format, file, &mut disk, usize::MAX).unwrap());
             let wrong = disk.bytes.iter().zip(expected).position(|(found, expected)| found != expected);
             assert_eq!(wrong, None, "cut at {cut}, gone on from {watermark}, tables first: {tables_first}");
@@ -156,11 +158,11 @@ fn what_is_given_again_reaches_both_tables() {
         let options = Options { limits, ..Options::default() };
         for cut in (CLUSTER..6 * CLUSTER).step_by(CLUSTER) {
             let mut disk = Target { bytes: vec![0xee; expected.len()], skip_below: 0 };
-            let mut format = Qcow2::new(header.clone(), options.clone()).unwrap();
+            let mut format = Mapped::new(Box::new(header.clone()), options.clone()).unwrap();
             assert!(!run(&mut format, &file, &mut disk, cut).unwrap());
             disk.skip_below = format.pinned().unwrap_or(cut as u64);
             let options = Options { skip_below: Some(disk.skip_below), ..options.clone() };
-            let mut format = Qcow2::new(header.clone(), options).unwrap();
+            let mut format = Mapped::new(Box::new(header.clone()), options).unwrap();
             assert_eq!(format.wants().unwrap(), Wants::Rest(0));
             format.take(0, &Bytes::copy_of(&file), &mut disk).unwrap();
             format.finish(Some(file.len() as u64), &mut disk).unwrap();
@@ -177,7 +179,7 @@ fn without_ranges_the_refusal_says_what_helps() {
     let options = Options { spill: Some(spill), ..Options::default() };
     let header = Header::parse(&file, None, &options.limits).unwrap();
     let mut disk = Target { bytes: vec![0; 2 * SPAN], skip_below: 0 };
-    let error = run(&mut Qcow2::new(header, options).unwrap(), &file, &mut disk, usize::MAX).unwrap_err();
+    let error = run(&mut Mapped::new(Box::new(header), options).unwrap(), &file, &mut disk, usize::MAX).unwrap_err();
     assert_eq!(error.code, Code::NeedsScratch);
     assert!(error.message.contains("ranges") && !error.message.contains("--spill"), "{error}");
 }
@@ -203,7 +205,7 @@ fn what_overlaps_is_read_again() {
     let header = Header::parse(&file, length, &limits).unwrap();
     let options = Options { file_length: length, seekable: true, limits, ..Options::default() };
     let mut disk = Target { bytes: vec![0xee; expected.len()], skip_below: 0 };
-    let mut format = Qcow2::new(header, options).unwrap();
+    let mut format = Mapped::new(Box::new(header), options).unwrap();
     // A piece ends inside of both.
     let pieces = [0..3 * CLUSTER + 20, 3 * CLUSTER + 20..file.len()];
     assert_eq!(format.wants().unwrap(), Wants::Rest(0));

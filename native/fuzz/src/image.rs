@@ -1,17 +1,18 @@
-//! qcow2 by every way, and the sniffing of heads.
+//! Images of every format by every way, and the sniffing of heads.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Arc;
 
 use diskferry_engine::bytes::Bytes;
 use diskferry_engine::error::{Code, Error, Result};
-use diskferry_engine::formats::qcow2::{Header, Options, Qcow2};
-use diskferry_engine::formats::{Disk, Format, Packing, Wants};
+use diskferry_engine::formats::qcow2::Header;
+use diskferry_engine::formats::{Disk, Format, Open, Options, Packing, Wants};
 use diskferry_engine::limits::Limits;
-use diskferry_engine::sniff::{FormatKind, sniff};
+use diskferry_engine::sniff::sniff;
 
 use crate::random::Random;
-use crate::{LIMITS, memory};
+use crate::{LIMITS, memory, repair};
 
 /// Calls, and bytes, after which the disk ends the transfer: an image of a few KiB can name a disk of many TiB.
 const CALLS: usize = 20_000;
@@ -35,11 +36,40 @@ enum From {
     Packed(u64),
 }
 
+/// An image whose head was accepted.
+struct Subject<'a> {
+    file: &'a [u8],
+    size: u64,
+    opener: Arc<dyn Open>,
+    /// What more is known of a qcow2.
+    qcow2: Option<Header>,
+    /// It goes on only where one of its units begins.
+    units: bool,
+}
+
+impl<'a> Subject<'a> {
+    fn of(file: &'a [u8], length: Option<u64>, limits: &Limits) -> Option<Self> {
+        let head = &file[..file.len().min(1 << 20)];
+        let sniffed = sniff(head, length, limits);
+        if sniffed.refusal.is_some() || !sniffed.codecs.is_empty() {
+            return None;
+        }
+        let size = sniffed.virtual_size?;
+        assert!(size <= limits.virtual_size);
+        let qcow2 = if sniffed.format == "qcow2" { Header::parse(head, length, limits).ok() } else { None };
+        let units = sniffed.features.first().is_some_and(|kind| kind == "streamOptimized");
+        Some(Self { file, size, opener: sniffed.image?, qcow2, units })
+    }
+}
+
 /// Checks what is written to it.
 struct Checked<'a> {
     file: &'a [u8],
     size: u64,
-    cluster: u64,
+    /// Length of its compressed clusters, where that is known beforehand.
+    cluster: Option<u64>,
+    /// Data comes unpacked.
+    unpacked: bool,
     /// Start → (end, origin); disjoint.
     covered: BTreeMap<u64, (u64, From)>,
     calls: usize,
@@ -55,11 +85,13 @@ struct Checked<'a> {
 }
 
 impl<'a> Checked<'a> {
-    fn new(file: &'a [u8], header: &Header) -> Self {
+    fn new(subject: &Subject<'a>) -> Self {
+        let file = subject.file;
         let mut new = Self {
             file,
-            size: header.size,
-            cluster: header.cluster_size(),
+            size: subject.size,
+            cluster: subject.qcow2.as_ref().map(Header::cluster_size),
+            unpacked: subject.units,
             covered: BTreeMap::new(),
             calls: 0,
             bytes: 0,
@@ -68,13 +100,15 @@ impl<'a> Checked<'a> {
             from: None,
             shared: false,
         };
+        let Some(header) = &subject.qcow2 else { return new };
+        let cluster = header.cluster_size();
         // Refcount blocks hold nothing of the disk in any sound image; in order their bytes are not kept.
         let table = header.refcount_range();
         let table = usize::try_from(table.start).ok().and_then(|start| file.get(start..)).unwrap_or(&[]);
         for entry in table.as_chunks::<8>().0.iter().take((header.refcount_table_length / 8) as usize) {
             let block = u64::from_be_bytes(*entry) & OFFSET;
-            if block.is_multiple_of(new.cluster) && (block as usize) < file.len() {
-                new.taken.insert(block, block + new.cluster);
+            if block.is_multiple_of(cluster) && (block as usize) < file.len() {
+                new.taken.insert(block, block + cluster);
             }
         }
         new
@@ -121,8 +155,11 @@ impl<'a> Checked<'a> {
 
 impl Disk for Checked<'_> {
     fn data(&mut self, at: u64, origin: u64, bytes: Bytes) -> Result<()> {
-        self.take(origin, bytes.len() as u64);
-        self.expect_from_file(origin, &bytes);
+        // A stream's last grain, cut by the end of the disk, has been unpacked.
+        if !self.unpacked {
+            self.take(origin, bytes.len() as u64);
+            self.expect_from_file(origin, &bytes);
+        }
         self.bytes += bytes.len() as u64;
         self.cover(at, bytes.len() as u64, From::Data(origin))
     }
@@ -132,11 +169,12 @@ impl Disk for Checked<'_> {
         let last = (origin + bytes.len() as u64 - 1) / SECTOR * SECTOR;
         self.take(origin, last.saturating_sub(origin).max(1));
         self.expect_from_file(origin, &bytes);
-        assert_eq!(len as u64, self.cluster, "a compressed cluster of another size");
-        assert!(at.is_multiple_of(self.cluster), "a compressed cluster at {at}");
-        assert!(!bytes.is_empty() && bytes.len() as u64 <= 2 * self.cluster + 512, "{} compressed bytes", bytes.len());
+        let cluster = self.cluster.unwrap_or(len as u64);
+        assert_eq!(len as u64, cluster, "a compressed cluster of another size");
+        assert!(at.is_multiple_of(cluster), "a compressed cluster at {at}");
+        assert!(!bytes.is_empty() && bytes.len() as u64 <= 2 * cluster + 512, "{} compressed bytes", bytes.len());
         self.bytes += len as u64;
-        self.cover(at, self.cluster.min(self.size - at), From::Packed(origin))
+        self.cover(at, cluster.min(self.size - at), From::Packed(origin))
     }
 
     fn zero(&mut self, at: u64, len: u64) -> Result<()> {
@@ -146,7 +184,7 @@ impl Disk for Checked<'_> {
 
 /// Feeds one pass; false when the format has turned.
 fn feed(
-    format: &mut Qcow2,
+    format: &mut dyn Format,
     disk: &mut Checked,
     range: Range<u64>,
     random: &mut Random,
@@ -168,7 +206,7 @@ fn feed(
     Ok(true)
 }
 
-fn run(format: &mut Qcow2, disk: &mut Checked, random: &mut Random, resumed: bool) -> Result<()> {
+fn run(format: &mut dyn Format, disk: &mut Checked, random: &mut Random, resumed: bool) -> Result<()> {
     let mut in_order = true;
     for _ in 0..ROUNDS {
         match format.wants()? {
@@ -210,11 +248,9 @@ fn decode(file: &[u8], metadata_first: bool, choose: &mut Random) -> Option<Outc
     // Who gives ranges tells the length too.
     let known = seekable || choose.one_in(2);
     let file_length = known.then_some(file.len() as u64);
-    let head = &file[..file.len().min(1 << 20)];
-    let header = Header::parse(head, file_length, &limits).ok()?;
-    assert!(header.size <= limits.virtual_size);
-    let size = header.size;
-    let resumed = choose.one_in(4);
+    let subject = Subject::of(file, file_length, &limits)?;
+    let size = subject.size;
+    let resumed = choose.one_in(4) && !subject.units;
     let mut held = Vec::new();
     if resumed {
         let first = choose.below(size.saturating_add(1)).min(1 << 20);
@@ -235,11 +271,11 @@ fn decode(file: &[u8], metadata_first: bool, choose: &mut Random) -> Option<Outc
         limits,
         spill: None,
     };
-    let mut disk = Checked::new(file, &header);
+    let mut disk = Checked::new(&subject);
     disk.from = from;
     let result = memory::within(BOUND, || {
-        let mut format = Qcow2::new(header, options)?;
-        run(&mut format, &mut disk, choose, resumed)
+        let mut format = subject.opener.open(options)?;
+        run(&mut *format, &mut disk, choose, resumed)
     });
     if result.is_ok() && !resumed {
         let covered: u64 = disk.covered.iter().map(|(start, (end, _))| end - start).sum();
@@ -269,8 +305,26 @@ fn joined(covered: BTreeMap<u64, (u64, From)>) -> Vec<(u64, u64, From)> {
     joined
 }
 
-/// The image arrives in order; where the decoder turns, it gets the ranges that it asks for.
+/// The input, and a second time with what checksums would stop made right.
+fn twice(file: &[u8], check: fn(&[u8])) {
+    check(file);
+    if file.starts_with(b"conectix") {
+        let mut file = file.to_vec();
+        repair::vhd(&mut file);
+        check(&file);
+    }
+}
+
 pub fn check_in_order(file: &[u8]) {
+    twice(file, in_order);
+}
+
+pub fn check_ranges(file: &[u8]) {
+    twice(file, ranges_first);
+}
+
+/// The image arrives in order; where the decoder turns, it gets the ranges that it asks for.
+fn in_order(file: &[u8]) {
     let mut choose = Random::of(file);
     if let Some(whole) = decode(file, false, &mut choose)
         && whole.result.is_ok()
@@ -284,20 +338,20 @@ pub fn check_in_order(file: &[u8]) {
 fn check_cut(file: &[u8], whole: &Outcome, choose: &mut Random) {
     let limits = LIMITS.clone();
     let file_length = Some(file.len() as u64);
-    let Ok(header) = Header::parse(&file[..file.len().min(1 << 20)], file_length, &limits) else { return };
+    let Some(subject) = Subject::of(file, file_length, &limits) else { return };
     let options = Options { file_length, seekable: true, limits, ..Options::default() };
-    let mut before = Checked::new(file, &header);
-    let Ok(mut format) = Qcow2::new(header.clone(), options.clone()) else { return };
+    let mut before = Checked::new(&subject);
+    let Ok(mut format) = subject.opener.open(options.clone()) else { return };
     let cut = choose.below(file.len() as u64 + 1);
-    if format.wants().is_err() || !feed(&mut format, &mut before, 0..cut, choose, true).is_ok_and(|whole| whole) {
+    if format.wants().is_err() || !feed(&mut *format, &mut before, 0..cut, choose, true).is_ok_and(|whole| whole) {
         return;
     }
     let watermark = format.pinned().unwrap_or(cut).min(cut);
 
-    let mut after = Checked::new(file, &header);
+    let mut after = Checked::new(&subject);
     after.from = Some(watermark);
     let options = Options { from: Some(watermark), metadata_first: true, ..options };
-    let result = memory::within(BOUND, || run(&mut Qcow2::new(header, options)?, &mut after, choose, true));
+    let result = memory::within(BOUND, || run(&mut *subject.opener.open(options)?, &mut after, choose, true));
     assert!(result.is_ok(), "cut at {cut}, watermark {watermark}: {result:?}, {:?} at once", whole.result);
     let written = |from: From, start: u64, end: u64| match from {
         // What the engine recognises as written before, it does not write again.
@@ -318,7 +372,7 @@ fn check_cut(file: &[u8], whole: &Outcome, choose: &mut Random) {
 }
 
 /// The tables first, then the data; and the same disk as in order.
-pub fn check_ranges(file: &[u8]) {
+fn ranges_first(file: &[u8]) {
     let mut choose = Random::of(file);
     let ranges = decode(file, true, &mut choose);
     let order = decode(file, false, &mut choose);
@@ -350,6 +404,6 @@ pub fn check_sniff(head: &[u8]) {
         }
         assert!(sniffed.window <= limits.decoder_window);
         assert!(sniffed.virtual_size.is_none_or(|size| size <= limits.virtual_size));
-        assert_eq!(sniffed.header.is_some(), sniffed.format == FormatKind::Qcow2);
+        assert_eq!(sniffed.image.is_some(), sniffed.format != "raw");
     }
 }

@@ -8,6 +8,7 @@ pub mod memory;
 pub mod patches;
 pub mod random;
 pub mod repair;
+pub mod small_images;
 
 use std::sync::LazyLock;
 

@@ -88,3 +88,15 @@ fn lz4(input: &[u8]) -> Option<Vec<u8>> {
     *out.get_mut(check)? = (hash >> 8) as u8;
     Some(out)
 }
+
+/// Makes the checksums of a VHD's two headers right ("Checksum": the complement of the sum of all other bytes).
+pub fn vhd(file: &mut [u8]) {
+    let dynamic = file.get(16..24).map_or(0, |at| u64::from_be_bytes(at.try_into().expect("8 bytes")));
+    let places = [(0, 512, 64), (usize::try_from(dynamic).unwrap_or(usize::MAX), 1024, 36)];
+    for (start, length, at) in places {
+        let Some(header) = start.checked_add(length).and_then(|end| file.get_mut(start..end)) else { continue };
+        header[at..at + 4].fill(0);
+        let sum = !header.iter().map(|&b| u32::from(b)).sum::<u32>();
+        header[at..at + 4].copy_from_slice(&sum.to_be_bytes());
+    }
+}

@@ -10,7 +10,7 @@ use diskferry_engine::codecs::Restart;
 use diskferry_engine::digest::{DiskDigest, GROUP_LEAVES};
 use diskferry_engine::journal::{Checkpoint, Finishing, Journal, ROOM, ZeroKnown, hash};
 use diskferry_fuzz::journal::{Stored, key};
-use diskferry_fuzz::patches;
+use diskferry_fuzz::{patches, small_images};
 
 const IDENTITY: &str = r#"{"url":"https://host.test/disk.qcow2","length":123456}"#;
 
@@ -140,7 +140,14 @@ fn restarts() -> Vec<(String, Vec<u8>)> {
 
 fn main() -> std::io::Result<()> {
     let corpus = std::env::args().nth(1).expect("the directory of the corpora");
-    let all = [("journal", journals()), ("journal_sealed", sealed()), ("digest", digests()), ("restart", restarts())];
+    let all = [
+        ("journal", journals()),
+        ("journal_sealed", sealed()),
+        ("digest", digests()),
+        ("restart", restarts()),
+        ("images", small_images::all()),
+        ("images_ranges", small_images::all()),
+    ];
     for (target, seeds) in all {
         let directory = Path::new(&corpus).join(target);
         fs::create_dir_all(&directory)?;

@@ -139,7 +139,8 @@ impl Decoder {
             return Ok(());
         }
         let queued = if self.format.in_disk_order() { self.queue.queued_to() } else { u64::MAX };
-        let watermark = whole_leaves(self.format.pinned().unwrap_or(u64::MAX).min(end).min(queued));
+        let watermark = self.format.pinned().unwrap_or(u64::MAX).min(end).min(queued);
+        let watermark = if self.format.exact() { watermark } else { whole_leaves(watermark) };
         let tables_first = self.format.tables_first();
         self.barriers.set(&mut self.queue, &self.feed, (watermark, None, watermark), tables_first)
     }

@@ -5,12 +5,10 @@ use std::sync::{Arc, Mutex, mpsc};
 
 use crate::digest::DiskDigest;
 use crate::error::{Code, Error, Result, Stage};
-use crate::formats::Format;
-use crate::formats::qcow2::{self, Qcow2};
 use crate::formats::raw::Raw;
+use crate::formats::{self, Format};
 use crate::journal::{Checkpoint, Finishing, Journal, Key, Recovered, Store, ZeroKnown};
 use crate::mark;
-use crate::sniff::FormatKind;
 use crate::targets::{Kind, Target};
 
 use super::barriers::Barriers;
@@ -120,7 +118,7 @@ fn prepare(target: &dyn Target, disk: Option<u64>, preallocate: bool) -> Result<
 /// Whether no range is asked for that the source does not have. A compressed cluster of qcow2 is said in sectors, of
 /// which the last may be cut by the end of the file (docs/interop/qcow2.txt, "Compressed Clusters Descriptor").
 fn knows_ends(o: &Options) -> bool {
-    o.source_length.is_some() || o.sniffed.format != FormatKind::Qcow2 || !o.sniffed.codecs.is_empty()
+    o.source_length.is_some() || o.sniffed.image.is_none() || !o.sniffed.codecs.is_empty()
 }
 
 /// Offset in the image below which the target has the data.
@@ -141,25 +139,22 @@ fn open_format(o: &Options, past: &Past, in_file_order: bool, ends: &Ends) -> Re
         _ => None,
     };
     let file_length = if coded { None } else { o.source_length };
-    match (&o.sniffed.header, o.sniffed.format) {
-        (Some(header), FormatKind::Qcow2) => {
-            let seekable = !coded && o.seekable;
-            let options = qcow2::Options {
-                file_length,
-                seekable,
-                metadata_first: seekable && (o.way == Way::Seek || from.is_some()),
-                whole: o.whole_source && !matches!(past, Past::Finishing(_)),
-                from,
-                skip_below,
-                tables_first: matches!(past, Past::Checkpoint(c) if c.way == Way::Seek.name()),
-                held: ends.ranges(),
-                limits: o.limits.clone(),
-                spill: o.spill.clone(),
-            };
-            Ok(Box::new(Qcow2::new(header.clone(), options)?))
-        }
-        _ => Ok(Box::new(Raw::new(file_length, from.unwrap_or(0), &ends.ranges()))),
-    }
+    let Some(image) = &o.sniffed.image else {
+        return Ok(Box::new(Raw::new(file_length, from.unwrap_or(0), &ends.ranges())));
+    };
+    let seekable = !coded && o.seekable;
+    image.open(formats::Options {
+        file_length,
+        seekable,
+        metadata_first: seekable && (o.way == Way::Seek || from.is_some()),
+        whole: o.whole_source && !matches!(past, Past::Finishing(_)),
+        from,
+        skip_below,
+        tables_first: matches!(past, Past::Checkpoint(c) if c.way == Way::Seek.name()),
+        held: ends.ranges(),
+        limits: o.limits.clone(),
+        spill: o.spill.clone(),
+    })
 }
 
 pub fn start(target: Arc<dyn Target>, o: Options) -> Result<Conversion> {

@@ -223,6 +223,7 @@ impl Unpacker {
             let out = &mut self.buffer[end..end + cluster.len];
             let unpacked = match cluster.how {
                 Packing::Deflate => self.deflate.deflate_decompress(&cluster.bytes, out).ok(),
+                Packing::Zlib => self.deflate.zlib_decompress(&cluster.bytes, out).ok(),
                 Packing::Zstd => zstd_safe::find_frame_compressed_size(&cluster.bytes)
                     .and_then(|n| self.zstd.decompress(out, &cluster.bytes[..n]))
                     .ok(),

@@ -1,18 +1,104 @@
 //! Disk-image formats: the contract and the table.
 
+use std::fmt;
 use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::bytes::Bytes;
 use crate::error::Result;
+use crate::limits::Limits;
 
+pub mod fields;
+pub mod head;
+pub mod mapped;
+pub mod parallels;
 pub mod qcow2;
+pub mod qed;
 pub mod raw;
+pub mod vdi;
+pub mod vhd;
+pub mod vmdk;
+
+/// Every format that has a header, each recognised by it. A new one is one file and one line here. What is none of
+/// these is raw.
+pub const DRIVERS: &[Driver] = &[qcow2::DRIVER, vmdk::DRIVER, vhd::DRIVER, vdi::DRIVER, parallels::DRIVER, qed::DRIVER];
+
+/// How a format is recognised and read.
+pub struct Driver {
+    pub name: &'static str,
+    /// Whether a head (up to 1 MiB, or 128 KiB behind a codec) begins an image of this format.
+    pub detect: fn(head: &[u8]) -> bool,
+    /// Reads the head; `file_length` in bytes where it is known. Fails with what refuses the image.
+    pub describe: fn(head: &[u8], file_length: Option<u64>, limits: &Limits) -> Result<Image>,
+}
+
+/// An image as its head describes it.
+#[derive(Clone, Debug)]
+pub struct Image {
+    /// Bytes that the guest sees.
+    pub virtual_size: u64,
+    pub order: Order,
+    /// For people: "version 3", "cluster size 65536".
+    pub features: Vec<String>,
+    /// What will not be carried over, for people.
+    pub left_out: Vec<String>,
+    pub opener: Arc<dyn Open>,
+}
+
+/// Whether data can be placed as it comes, or the tables are better read first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    Stream,
+    Metadata,
+}
+
+/// Tables that begin below this need no metadata pass: little is held back until they come.
+pub const EARLY: u64 = 1 << 20;
+
+/// Begins to decode an image that was described.
+pub trait Open: Send + Sync + fmt::Debug {
+    fn open(&self, options: Options) -> Result<Box<dyn Format>>;
+}
+
+impl<L: mapped::Layout + Clone + fmt::Debug + 'static> Open for L {
+    fn open(&self, options: Options) -> Result<Box<dyn Format>> {
+        Ok(Box::new(mapped::Mapped::new(Box::new(self.clone()), options)?))
+    }
+}
+
+/// How an image is to be read.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Length of the image file in bytes, where it is known.
+    pub file_length: Option<u64>,
+    /// Whether ranges may be asked for.
+    pub seekable: bool,
+    /// Ask for the tables first; needs `seekable`.
+    pub metadata_first: bool,
+    /// Read every byte of the file once in order, so that its digest can be computed.
+    pub whole: bool,
+    /// Data from below this offset of the file is on the target already.
+    pub from: Option<u64>,
+    /// All of the file is given again, and the disk takes data from below this offset for written.
+    pub skip_below: Option<u64>,
+    /// Every table was known before the data below `from` or `skip_below` was delivered, as by `metadata_first`.
+    /// Otherwise that data is not trusted for tables that end behind it.
+    pub tables_first: bool,
+    /// Ranges of the disk that are delivered even so.
+    pub held: Vec<Range<u64>>,
+    pub limits: Limits,
+    /// Directory for a spill file.
+    pub spill: Option<PathBuf>,
+}
 
 /// How a packed cluster was compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Packing {
     /// Raw deflate (RFC 1951), no header.
     Deflate,
+    /// A zlib stream (RFC 1950), its checksum verified.
+    Zlib,
     /// One zstd frame (RFC 8878); bytes after it are padding.
     Zstd,
 }
@@ -55,6 +141,11 @@ pub trait Format: Send {
     fn finish(&mut self, length: Option<u64>, disk: &mut dyn Disk) -> Result<()>;
     /// Lowest file offset whose bytes are still held back here; a checkpoint may not lie above it.
     fn pinned(&self) -> Option<u64>;
+    /// Whether a checkpoint may lie at exactly the offset that `pinned` names, because what begins there is delivered as a
+    /// whole. Otherwise it is moved down to where a leaf of the disk's digest begins.
+    fn exact(&self) -> bool {
+        false
+    }
     /// Asked after each `take`: true when the pass cannot go on, and `wants` must be asked at once for another.
     fn turned(&self) -> bool {
         false

@@ -2,6 +2,8 @@
 
 use crate::error::{Code, Error, Result, Stage};
 use crate::formats::Packing;
+use crate::formats::fields::{be32, be64};
+use crate::formats::head::{self, printable};
 use crate::limits::Limits;
 
 use super::tables::corrupt;
@@ -53,23 +55,10 @@ pub struct Header {
     pub bitmap_directory: (u64, u64),
     /// Unknown header extensions, which are ignored.
     pub extensions: Vec<u32>,
+    /// The header lies in it, and nothing of the disk.
+    pub first_cluster: std::ops::Range<u64>,
     /// The bytes that say where the tables are, to recognise a file that changed.
     pub raw: Vec<u8>,
-}
-
-fn be32(b: &[u8], at: usize) -> u32 {
-    b.get(at..at + 4).map_or(0, |s| u32::from_be_bytes([s[0], s[1], s[2], s[3]]))
-}
-
-pub(crate) fn be64(b: &[u8], at: usize) -> u64 {
-    (u64::from(be32(b, at)) << 32) | u64::from(be32(b, at + 4))
-}
-
-/// Text from an image for people: printable, at most 80 characters.
-pub fn printable(bytes: &[u8]) -> String {
-    let text: String = String::from_utf8_lossy(&bytes[..bytes.len().min(400)]).chars().take(81).collect();
-    let clean: String = text.chars().take(80).map(|c| if c.is_control() || c == '"' { '?' } else { c }).collect();
-    if text.chars().count() > 80 { format!("{clean}…") } else { clean }
 }
 
 fn refuse(code: Code, message: impl Into<String>) -> Error {
@@ -145,6 +134,7 @@ impl Header {
             bitmaps: 0,
             bitmap_directory: (0, 0),
             extensions: Vec::new(),
+            first_cluster: 0..cluster,
             raw: head[..length.min(if version == 3 { V3_LENGTH + 8 } else { V2_LENGTH }) as usize].to_vec(),
         };
         let names = header.read_extensions(head, length, file_length)?;
@@ -278,14 +268,7 @@ impl Header {
     }
 
     fn check_sizes(&mut self, limits: &Limits, l1_size: u64) -> Result<()> {
-        // Half of the number range keeps every sum of an offset and a length below overflow.
-        let limit = limits.virtual_size.min(1 << 62);
-        if self.size > limit {
-            return Err(refuse(
-                Code::TooLarge,
-                format!("the disk has {} bytes; at most {limit} are accepted", self.size),
-            ));
-        }
+        head::accept_size(self.size, limits)?;
         if l1_size * 8 > MAX_L1 {
             return Err(refuse(
                 Code::TooLarge,

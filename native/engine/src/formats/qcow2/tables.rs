@@ -1,7 +1,8 @@
 //! Entries of L1 and L2 tables (docs/interop/qcow2.txt, "Cluster mapping").
 
 use super::header::Header;
-use crate::error::{Code, Error, Result, Stage};
+use crate::error::{Error, Result};
+use crate::formats::mapped::{self, Entry, SECTOR};
 
 /// Bits 9 to 55 of an L1, L2 or refcount table entry: an offset in the file.
 const OFFSET: u64 = 0x00ff_ffff_ffff_fe00;
@@ -11,37 +12,8 @@ const L1_RESERVED: u64 = 0x7f00_0000_0000_01ff;
 const L2_RESERVED: u64 = 0x3f00_0000_0000_01fe;
 const COMPRESSED: u64 = 1 << 62;
 const ALL_ZERO: u64 = 1;
-/// Compressed clusters are sized in sectors of this many bytes.
-pub const SECTOR: u64 = 512;
-/// Subclusters in a cluster with extended L2 entries.
-pub const SUBCLUSTERS: u32 = 32;
-
-/// What an L2 entry says of a guest cluster.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Entry {
-    Zero,
-    Data {
-        host: u64,
-    },
-    /// Bit `i` of `allocated`: subcluster `i` is at `host` + i subclusters; the others are zeros.
-    Subclusters {
-        host: u64,
-        allocated: u32,
-    },
-    /// `len` bytes at `host`, up to the end of a sector; unpacks to a cluster.
-    Packed {
-        host: u64,
-        len: u32,
-    },
-}
-
-pub fn corrupt(what: impl Into<String>) -> Error {
-    let what = what.into();
-    Error::new(
-        Code::Corrupt,
-        Stage::Format,
-        format!("the qcow2 image is damaged: {what}; check it with `qemu-img check`, or fetch it again"),
-    )
+pub fn corrupt(what: impl AsRef<str>) -> Error {
+    mapped::corrupt("qcow2", what.as_ref())
 }
 
 /// Offset of an L2 table, `None` where the whole range reads as zeros.

@@ -3,8 +3,7 @@
 use std::ops::Range;
 
 use super::map::Extent;
-use super::tables::SECTOR;
-use super::{HOLD_MORE, Phase, Piece, Qcow2, Tail};
+use super::{HOLD_MORE, Mapped, Phase, Piece, SECTOR, Tail};
 use crate::bytes::Bytes;
 use crate::error::{Code, Error, Result, Stage};
 use crate::formats::Disk;
@@ -21,11 +20,11 @@ pub(super) struct Delivered {
     pub waiting: Option<u64>,
 }
 
-impl Qcow2 {
+impl Mapped {
     pub(super) fn unpack(&mut self, x: &Extent, bytes: Bytes, disk: &mut dyn Disk) -> Result<()> {
-        let cluster = self.header.cluster_size();
-        self.accounted += cluster.min(self.header.size - x.guest);
-        disk.packed(x.guest, cluster as usize, x.origin(self.checkpoint()), self.header.packing, bytes)
+        let cluster = self.layout.cluster();
+        self.accounted += cluster.min(self.layout.size() - x.guest);
+        disk.packed(x.guest, cluster as usize, x.origin(self.checkpoint()), self.layout.packing(), bytes)
     }
 
     pub(super) fn deliver(&mut self, piece: &Piece, disk: &mut dyn Disk) -> Result<Delivered> {
@@ -161,17 +160,14 @@ impl Qcow2 {
 
     /// Keeps the beginnings of tables that end behind the piece.
     pub(super) fn keep_metadata(&mut self, piece: &Piece) -> Result<()> {
-        let l1 = self.header.l1_range();
-        if !self.l1_known {
-            return self.keep_range(
-                l1.start.clamp(piece.start, piece.end),
-                l1.end.clamp(piece.start, piece.end),
-                piece,
-            );
+        if !self.directory_known {
+            let inside = |at: u64| at.clamp(piece.start, piece.end);
+            let directory = self.layout.directory();
+            return self.keep_range(inside(directory.start), inside(directory.end), piece);
         }
         match self.tables.get(self.next_table) {
             Some(table) if self.next_table < self.batch_end && table.host < piece.end => {
-                let end = table.host + self.header.cluster_size();
+                let end = self.table_range(table).end;
                 if end > piece.end {
                     self.keep(table.host.max(piece.start), piece)?;
                 }
@@ -183,20 +179,20 @@ impl Qcow2 {
 
     /// Some tables are still to come: everything that has no owner is kept.
     pub(super) fn keep_unknown(&mut self, piece: &Piece, mut claims: Vec<Range<u64>>) -> Result<()> {
-        let cluster = self.header.cluster_size();
-        claims.push(0..cluster);
-        if self.l1_known {
-            claims.push(self.header.l1_clusters());
+        let cluster = self.layout.cluster();
+        claims.extend_from_slice(self.layout.reserved());
+        if self.directory_known {
+            claims.push(self.layout.directory_room());
         }
         if let Some(blocks) = &self.blocks {
-            claims.push(self.header.refcount_range());
+            claims.push(self.layout.refcounts());
             let first = blocks.partition_point(|&block| block + cluster <= piece.start);
             let near = blocks[first..].iter().take_while(|&&block| block < piece.end);
-            claims.extend(near.filter(|&&b| self.l1_known && !self.is_table(b)).map(|&b| b..b + cluster));
+            claims.extend(near.filter(|&&b| self.directory_known && !self.is_table(b)).map(|&b| b..b + cluster));
         }
         let read = &self.tables[..self.next_table];
-        let first = read.partition_point(|t| t.host + cluster <= piece.start);
-        claims.extend(read[first..].iter().map(|t| t.host..t.host + cluster));
+        let first = read.partition_point(|t| self.table_range(t).end <= piece.start);
+        claims.extend(read[first..].iter().map(|t| self.table_range(t)));
         claims.sort_unstable_by_key(|claim| claim.start);
         let mut at = piece.start;
         for claim in claims {

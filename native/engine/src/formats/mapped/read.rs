@@ -1,12 +1,10 @@
-//! Reading the tables: L1, refcount table, L2, from the hold-back and the piece at hand.
+//! Reading the directory of tables, refcount table and tables, from the hold-back and the piece at hand.
 
 use std::borrow::Cow;
 use std::ops::Range;
 
-use super::header::be64;
 use super::map::{Extent, LONGEST};
-use super::tables::{self, Entry, SECTOR, SUBCLUSTERS, corrupt};
-use super::{Phase, Piece, Qcow2, READ_AGAIN, Table};
+use super::{Entry, Mapped, Phase, Piece, READ_AGAIN, SECTOR, SUBCLUSTERS, Table};
 use crate::bytes::Bytes;
 use crate::error::{Code, Error, Result, Stage};
 use crate::formats::Disk;
@@ -22,7 +20,7 @@ struct Run {
     len: u64,
 }
 
-impl Qcow2 {
+impl Mapped {
     /// Bytes of the file from what is at hand; `None` if a part is not.
     pub(super) fn fetch<'a>(&self, range: Range<u64>, piece: &'a Piece) -> Result<Option<Cow<'a, [u8]>>> {
         if range.start >= piece.start && range.end <= piece.end {
@@ -68,24 +66,23 @@ impl Qcow2 {
 
     /// Reads every table whose end has come.
     pub(super) fn read_metadata(&mut self, piece: &Piece, disk: &mut dyn Disk) -> Result<()> {
-        let l1 = self.header.l1_range();
-        if !self.l1_known && l1.end <= piece.end && l1.end > piece.start {
-            let Some(bytes) = self.fetch(l1.clone(), piece)? else { return Ok(()) };
-            self.read_l1(&bytes, disk)?;
+        let directory = self.layout.directory();
+        if !self.directory_known && directory.end <= piece.end && directory.end > piece.start {
+            let Some(bytes) = self.fetch(directory, piece)? else { return Ok(()) };
+            self.read_directory(&bytes, disk)?;
         }
         self.read_refcounts(piece)?;
-        let cluster = self.header.cluster_size();
         let metadata = self.phase == Phase::Metadata;
-        while self.l1_known && self.next_table < self.tables.len() {
+        while self.directory_known && self.next_table < self.tables.len() {
             let table = self.tables[self.next_table];
-            let range = table.host..table.host + cluster;
+            let range = self.table_range(&table);
             if range.end > piece.end || (metadata && self.next_table >= self.batch_end) {
                 break;
             }
             let Some(bytes) = self.fetch(range.clone(), piece)? else {
                 if !metadata {
                     let at = table.host;
-                    let why = || format!("the L2 table at {at} has passed before it was known, and was not kept");
+                    let why = || format!("the table at {at} has passed before it was known, and was not kept");
                     self.turn(why, READ_AGAIN)?;
                 }
                 break;
@@ -93,7 +90,7 @@ impl Qcow2 {
             if self.options.whole && self.options.seekable {
                 self.recheck.note(table.host, &bytes);
             }
-            if !self.read_l2(table, &bytes, piece, disk)? {
+            if !self.read_table(table, &bytes, piece, disk)? {
                 break;
             }
             self.next_table += 1;
@@ -120,59 +117,70 @@ impl Qcow2 {
             Code::TooLarge,
             Stage::Format,
             format!(
-                "the map of the qcow2 image takes more than {} bytes of memory; allow more with `--memory`, \
+                "the map of the {} image takes more than {} bytes of memory; allow more with `--memory`, \
                  or give a source that can be read by ranges",
+                self.layout.name(),
                 self.options.limits.map
             ),
         ))
     }
 
-    fn read_l1(&mut self, bytes: &[u8], disk: &mut dyn Disk) -> Result<()> {
-        let l1 = self.header.l1_range();
+    fn read_directory(&mut self, bytes: &[u8], disk: &mut dyn Disk) -> Result<()> {
+        let directory = self.layout.directory();
         if self.options.whole && self.options.seekable {
-            self.recheck.note(l1.start, bytes);
+            self.recheck.note(directory.start, bytes);
         }
-        let (cluster, span) = (self.header.cluster_size(), self.header.l2_span());
+        let (span, size) = (self.layout.span(), self.layout.size());
+        let room = self.layout.directory_room();
+        let refcounts = self.layout.refcounts();
         let mut tables = Vec::new();
-        for index in 0..self.header.l1_needed {
-            let guest = index * span;
-            let Some(host) = tables::l1_entry(&self.header, index, be64(bytes, index as usize * 8))? else {
-                self.zero(guest, span.min(self.header.size - guest), disk)?;
+        for index in 0..self.layout.tables() {
+            let guest = u64::from(index) * span;
+            let Some(host) = self.layout.table(index, bytes)? else {
+                self.zero(guest, span.min(size - guest), disk)?;
                 continue;
             };
-            let refcounts = self.header.refcount_range();
-            if host < cluster || overlap(host, host + cluster, &l1) || overlap(host, host + cluster, &refcounts) {
-                return Err(corrupt(format!("L2 table {index} is at {host}, over other tables")));
+            let table = Table { host, index };
+            let range = self.table_range(&table);
+            let over = |other: &Range<u64>| overlap(range.start, range.end, other);
+            if over(&room) || over(&refcounts) || self.layout.reserved().iter().any(over) {
+                return Err(self.layout.corrupt(&format!("table {index} is at {host}, over other tables")));
             }
-            self.expect_in_file(host, cluster, "L2 table")?;
-            tables.push(Table { host, index: index as u32 });
+            self.expect_in_file(host, range.end - range.start, "table")?;
+            tables.push(table);
             if (tables.len() * size_of::<Table>()) as u64 > self.options.limits.map.max(1 << 20) {
                 return Err(Error::new(
                     Code::TooLarge,
                     Stage::Format,
-                    format!("the qcow2 image has more than {} L2 tables; allow more with `--memory`", tables.len()),
+                    format!(
+                        "the {} image has more than {} tables; allow more with `--memory`",
+                        self.layout.name(),
+                        tables.len()
+                    ),
                 ));
             }
         }
         tables.sort_unstable();
         self.tables = tables;
-        self.l1_known = true;
-        self.hold.remove(self.header.l1_clusters());
+        self.directory_known = true;
+        self.hold.remove(room);
         self.drop_blocks();
         Ok(())
     }
 
+    pub(super) fn table_range(&self, table: &Table) -> Range<u64> {
+        table.host..table.host + self.layout.table_length(table.index)
+    }
+
     /// Refcount blocks are known so that they need not be held back; nothing else depends on them.
     fn read_refcounts(&mut self, piece: &Piece) -> Result<()> {
-        let range = self.header.refcount_range();
+        let range = self.layout.refcounts();
         if self.phase != Phase::InOrder || self.blocks.is_some() || range.end > piece.end {
             return Ok(());
         }
-        let cluster = self.header.cluster_size();
         let mut blocks = Vec::new();
         if let Some(bytes) = self.fetch(range.clone(), piece)? {
-            blocks = bytes.chunks_exact(8).filter_map(|raw| tables::refcount_entry(be64(raw, 0))).collect();
-            blocks.retain(|block| block % cluster == 0);
+            blocks = self.layout.refcount_blocks(&bytes);
             blocks.sort_unstable();
             blocks.dedup();
         }
@@ -184,8 +192,8 @@ impl Qcow2 {
 
     /// Held refcount blocks would pin the watermark, so they go as soon as they are known not to be tables.
     fn drop_blocks(&mut self) {
-        let cluster = self.header.cluster_size();
-        if !self.l1_known {
+        let cluster = self.layout.cluster();
+        if !self.directory_known {
             return;
         }
         for &block in self.blocks.iter().flatten().take_while(|&&block| block < self.position) {
@@ -205,8 +213,9 @@ impl Qcow2 {
                 Code::Truncated,
                 Stage::Format,
                 format!(
-                    "the {what} at {host} ends at {}, but the qcow2 image has {file} bytes: fetch it again",
-                    host + len
+                    "the {what} at {host} ends at {}, but the {} image has {file} bytes: fetch it again",
+                    host + len,
+                    self.layout.name()
                 ),
             )),
             _ => Ok(()),
@@ -214,19 +223,19 @@ impl Qcow2 {
     }
 
     /// Reads the entries of a table; false when the map is full, and then `next_entry` is the next to read.
-    fn read_l2(&mut self, table: Table, bytes: &[u8], piece: &Piece, disk: &mut dyn Disk) -> Result<bool> {
-        let (cluster, size) = (self.header.cluster_size(), self.header.size);
-        let width = self.header.l2_entry_size();
-        let base = u64::from(table.index) * self.header.l2_span();
+    fn read_table(&mut self, table: Table, bytes: &[u8], piece: &Piece, disk: &mut dyn Disk) -> Result<bool> {
+        let (cluster, size) = (self.layout.cluster(), self.layout.size());
+        let base = u64::from(table.index) * self.layout.span();
+        let entries = self.layout.span() / cluster;
         // In order, data may have been given away before a later table came that names it too. A checkpoint taken in
         // between lies above that data, so what such a table names is delivered again.
         let checkpoint = self.checkpoint();
-        let unseen = checkpoint > 0 && table.host + cluster > checkpoint;
+        let unseen = checkpoint > 0 && self.table_range(&table).end > checkpoint;
         self.late = unseen && !self.options.tables_first;
         let mut run: Option<Run> = None;
         let mut used: Vec<Range<u64>> = Vec::new();
         let mut finished = true;
-        for entry in self.next_entry..self.header.l2_entries() {
+        for entry in self.next_entry..entries {
             let guest = base + entry * cluster;
             if guest >= size {
                 break;
@@ -236,11 +245,8 @@ impl Qcow2 {
                 finished = false;
                 break;
             }
-            let at = (entry * width) as usize;
-            let raw = be64(bytes, at);
-            let bitmap = if self.header.extended_l2 { be64(bytes, at + 8) } else { 0 };
             let needed = cluster.min(size - guest);
-            match tables::l2_entry(&self.header, guest, raw, bitmap)? {
+            match self.layout.entry(guest, entry as usize, bytes)? {
                 Entry::Zero => self.zero(guest, needed, disk)?,
                 Entry::Data { host } => self.join(&mut run, host, guest, needed, piece, &mut used, disk)?,
                 Entry::Packed { host, len } => {
@@ -293,18 +299,22 @@ impl Qcow2 {
     }
 
     fn over_metadata(&self, host: u64, end: u64) -> bool {
-        let first = self.tables.partition_point(|t| t.host + self.header.cluster_size() <= host);
-        host < self.header.cluster_size()
-            || overlap(host, end, &self.header.l1_clusters())
-            || overlap(host, end, &self.header.refcount_range())
+        let first = self.tables.partition_point(|t| self.table_range(t).end <= host);
+        self.layout.reserved().iter().any(|range| overlap(host, end, range))
+            || overlap(host, end, &self.layout.directory_room())
+            || overlap(host, end, &self.layout.refcounts())
             || self.tables.get(first).is_some_and(|t| t.host < end)
+    }
+
+    fn over_tables(&self, guest: u64, host: u64) -> Error {
+        self.layout.corrupt(&format!("data of disk offset {guest} is at {host}, over the header or a table"))
     }
 
     /// Plain data: what is on the target already is counted, the rest is placed.
     fn place_run(&mut self, run: Run, piece: &Piece, used: &mut Vec<Range<u64>>, disk: &mut dyn Disk) -> Result<()> {
         let Run { host, guest, len } = run;
         if self.over_metadata(host, host + len) {
-            return Err(corrupt(format!("data of disk offset {guest} is at {host}, over the header or a table")));
+            return Err(self.over_tables(guest, host));
         }
         self.expect_in_file(host, len, "data")?;
         let below = if self.late { 0 } else { self.from().clamp(host, host + len) - host };
@@ -342,9 +352,9 @@ impl Qcow2 {
         // Of its last sector the first byte is the only one that is surely its own.
         let last = ((host + len - 1) / SECTOR * SECTOR).max(host);
         if self.over_metadata(host, last + 1) {
-            return Err(corrupt(format!("data of disk offset {guest} is at {host}, over the header or a table")));
+            return Err(self.over_tables(guest, host));
         }
-        let needed = self.header.cluster_size().min(self.header.size - guest);
+        let needed = self.layout.cluster().min(self.layout.size() - guest);
         let done = host < self.from() && !self.late;
         if done && !self.options.held.iter().any(|r| r.start < guest + needed && guest < r.end) {
             self.accounted += needed;
