@@ -19,3 +19,18 @@ test('every program of the tests is installed by its package', async () => {
   const listed = Object.fromEntries([...wanted.keys()].map((program) => [program, TOOLS[program]]));
   expect(listed).toEqual(Object.fromEntries(wanted));
 });
+
+test("every program of the engine's tests too", async () => {
+  const native = join(tests, '../native');
+  const files = (await readdir(native, { recursive: true })).filter((name) => /^\w+\/tests\/.*\.rs$/.test(name));
+  const wanted = new Set<string>();
+  for (const file of files) {
+    const text = await readFile(join(native, file), 'utf8');
+    const calls = text.matchAll(/(?:\b(?:run|Command::new)\(\s*"([\w.-]+)"|"(mkfs\.\w+|mkswap|s[fg]disk)")/g);
+    for (const [, program, made] of calls) wanted.add(program ?? made ?? '');
+  }
+  expect(wanted.size).toBeGreaterThan(10);
+  // Every system has these (coreutils, dash, gzip), or none could run npm.
+  const everywhere = ['sh', 'mkfifo', 'gzip'];
+  expect([...wanted].filter((program) => !everywhere.includes(program) && !(program in TOOLS))).toEqual([]);
+});

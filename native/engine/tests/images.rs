@@ -426,11 +426,12 @@ fn heads_that_lie_are_refused() {
     refused("vmdk", vmdk, &[(75, b"\n")], Code::Corrupt, "text mode");
     refused("vmdk", vmdk, &[(56, &full)], Code::Corrupt, "no place");
     refused("vmdk", vmdk, &[(56, &[0; 8])], Code::Corrupt, "directory is at 0");
+    refused("vmdk", vmdk, &[(56, &[2])], Code::Corrupt, "over the descriptor");
     refused("vmdk", vmdk, &[(36, &[0xff, 0xff])], Code::Corrupt, "descriptor");
     let streamed = "subformat=streamOptimized";
     refused("vmdk", streamed, &[(77, &[9])], Code::Unsupported, "method 9");
     refused("vmdk", streamed, &[(8, &[3, 0, 1, 0])], Code::Unsupported, "compressed");
-    assert_eq!(checked, 47);
+    assert_eq!(checked, 48);
 }
 
 #[test]

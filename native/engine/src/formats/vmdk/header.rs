@@ -131,6 +131,9 @@ impl Header {
         if self.directory < LENGTH || end >= 1 << 56 {
             return Err(bad(format!("its grain directory is at {}", self.directory)));
         }
+        if self.directory < self.descriptor.end && self.descriptor.start < end {
+            return Err(bad(format!("its grain directory is at {}, over the descriptor", self.directory)));
+        }
         if length > limits.map.max(1 << 20) {
             let message =
                 format!("the grain directory of the VMDK image has {length} bytes; allow more with `--memory`");
