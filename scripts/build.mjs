@@ -62,6 +62,8 @@ async function buildTypeScript() {
     splitting: true,
     format: 'esm',
     platform: 'node',
+    // ES modules where a package has both: only what is used of them is bundled.
+    mainFields: ['module', 'main'],
     target: 'node22.19',
     sourcemap: true,
     sourcesContent: false,

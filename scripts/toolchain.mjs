@@ -1,6 +1,6 @@
 // The programs that tests drive and use as oracles: which Debian package has each, which are missing, how to get them.
 import { spawnSync } from 'node:child_process';
-import { accessSync, constants, existsSync } from 'node:fs';
+import { accessSync, constants, existsSync, mkdirSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { delimiter, join } from 'node:path';
 
@@ -41,6 +41,40 @@ export const TOOLS = {
   cc: 'build-essential',
 };
 
+/** Servers that tests talk to and Debian does not have: a Go module or an npm package, pinned, built into the cache. */
+export const SERVERS = {
+  versitygw: { go: 'github.com/versity/versitygw/cmd/versitygw@v1.8.0' },
+  'fake-gcs-server': { go: 'github.com/fsouza/fake-gcs-server@v1.56.1' },
+  'azurite-blob': { npm: 'azurite@3.37.0' },
+};
+
+/** Where a server's program is, once it was provided; a directory for each version. */
+export function serverPath(name) {
+  const { go, npm } = SERVERS[name];
+  const cache = join(process.env.XDG_CACHE_HOME ?? join(homedir(), '.cache'), 'diskferry', 'tools');
+  const place = join(cache, (go ?? npm).split('/').at(-1));
+  return go ? join(place, name) : join(place, 'node_modules', '.bin', name);
+}
+
+function provideServers() {
+  for (const [name, { go, npm }] of Object.entries(SERVERS)) {
+    const path = serverPath(name);
+    if (existsSync(path)) continue;
+    const place = go ? join(path, '..') : join(path, '../../..');
+    process.stderr.write(`building ${go ?? npm}, which takes a minute or two the first time\n`);
+    mkdirSync(place, { recursive: true });
+    const [program, args] = go
+      ? ['go', ['install', go]]
+      : ['npm', ['install', '--prefix', place, '--no-audit', '--no-fund', '--loglevel=error', npm]];
+    // The binary only: Go's own caches stay where they are.
+    const env = { ...process.env, GOBIN: place, GOFLAGS: '-trimpath' };
+    const { status, error } = spawnSync(program, args, { stdio: ['ignore', 2, 2], env });
+    if (error?.code === 'ENOENT') return `${program} is missing: install ${go ? 'Go from https://go.dev/dl' : 'npm'}`;
+    if (status !== 0) return `${go ?? npm} could not be installed: the messages above say why`;
+  }
+  return undefined;
+}
+
 /** Where Debian keeps programs for administrators, which users do not have in PATH. */
 const SBIN = ['/usr/local/sbin', '/usr/sbin', '/sbin'];
 
@@ -74,6 +108,10 @@ export function missingPackages(env = environment()) {
  */
 export function provide() {
   if (!has('cargo')) return 'Rust is missing: install it from https://rustup.rs';
+  return provideServers() ?? providePackages();
+}
+
+function providePackages() {
   const packages = missingPackages();
   if (packages.length === 0) return undefined;
   const byHand = `apt-get install ${packages.join(' ')}`;

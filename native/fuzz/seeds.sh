@@ -4,7 +4,7 @@
 set -eu
 cd "$(dirname "$0")"
 rm -rf corpus
-mkdir -p corpus/gzip corpus/zstd corpus/xz corpus/lz4 corpus/bzip2 corpus/qcow2 corpus/sniff
+mkdir -p corpus/gzip corpus/zstd corpus/xz corpus/lz4 corpus/bzip2 corpus/tar corpus/qcow2 corpus/sniff
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
@@ -56,6 +56,16 @@ bzip2 -1 < "$s" > corpus/bzip2/short
 bzip2 < "$work/empty" > corpus/bzip2/empty
 { bzip2 -1 < "$s"; bzip2 < "$work/empty"; bzip2 -2 < "$s"; } > corpus/bzip2/streams
 head -c 50000000 /dev/zero | bzip2 -1 > corpus/bzip2/zeros
+
+mkdir -p "$work/tree"
+cp "$s" "$work/tree/disk.img"
+cp "$p" "$work/tree/notes"
+truncate -s 40000 "$work/tree/holes.raw"
+for n in 1 2 3 4 5 6; do printf data | dd of="$work/tree/holes.raw" bs=1 seek=$((n * 5000)) conv=notrunc 2> "$work/log"; done
+archive() { name=$1; shift; tar -C "$work/tree" --owner=0 --group=0 --mtime=@0 -b 1 -cf "corpus/tar/$name" "$@"; }
+for format in v7 gnu ustar posix; do archive "$format" "--format=$format" notes disk.img; done
+archive gnu-sparse --format=gnu -S notes holes.raw
+for version in 0.0 0.1 1.0; do archive "pax-sparse-$version" --format=posix -S "--sparse-version=$version" holes.raw; done
 
 # Clusters of 512 bytes keep an image with all its tables at a few KiB.
 image() {

@@ -1,4 +1,5 @@
 import { readFile, stat } from 'node:fs/promises';
+import type { Command } from 'commander';
 import { FerryError } from '../dataplane/errors.ts';
 import type { SourceOptions } from '../dataplane/source.ts';
 
@@ -8,6 +9,27 @@ export interface SourceFlags {
   readonly headersFile?: string;
   readonly credentialsFile?: string;
   readonly insecureRedirects?: boolean;
+  /** Path of the disk in an archive. */
+  readonly path?: string;
+  readonly anonymous?: boolean;
+  readonly s3Endpoint?: string;
+  readonly s3Region?: string;
+}
+
+/** The options that import and inspect have for their source. */
+export function addSourceFlags(command: Command): Command {
+  return command
+    .option('--path <path>', 'the disk in an archive that has several files')
+    .option('--ca <file>', 'PEM certificates to trust beside those of the system')
+    .option('--headers-file <file>', 'request headers, a "Name: value" a line; also in $DISKFERRY_HEADERS')
+    .option('--insecure-redirects', 'follow redirects from https to http')
+    .option(
+      '--credentials-file <file>',
+      'user:password for the server, or access key:secret for S3; also in $DISKFERRY_USERNAME and $DISKFERRY_PASSWORD',
+    )
+    .option('--anonymous', 'ask S3, Google Cloud Storage or Azure without credentials')
+    .option('--s3-endpoint <url>', "an S3 that is not Amazon's; also in $AWS_ENDPOINT_URL")
+    .option('--s3-region <region>', 'region that requests to S3 are signed for; also in $AWS_REGION');
 }
 
 /** Larger than any list of headers or bundle of certificates (Debian's is 220 kB), so that a slip is noticed. */
@@ -43,6 +65,11 @@ export async function sourceOptions(flags: SourceFlags, env: NodeJS.ProcessEnv =
     ...(credentials ? { credentials } : {}),
     ...(ca === undefined ? {} : { ca }),
     ...(flags.insecureRedirects ? { insecureRedirects: true } : {}),
+    ...(flags.anonymous ? { anonymous: true } : {}),
+    s3: {
+      ...(flags.s3Endpoint === undefined ? {} : { endpoint: flags.s3Endpoint }),
+      ...(flags.s3Region === undefined ? {} : { region: flags.s3Region }),
+    },
     stdin: process.stdin,
     programs: true,
   };

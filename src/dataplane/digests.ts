@@ -3,6 +3,7 @@ import type { Digest } from './source.ts';
 
 /** Hexadecimal digits of each. */
 const LENGTHS = { sha256: 64, sha512: 128 } as const;
+type Listed = keyof typeof LENGTHS;
 /** A list of digests is text of some hundred lines; more is something else. */
 export const LIST_LIMIT = 4 * 1024 * 1024;
 
@@ -13,12 +14,17 @@ function bad(message: string): FerryError {
 /** `sha256:<64 hex>` or `sha512:<128 hex>` in either case. Throws BAD_SPEC. */
 export function parseDigest(text: string): Digest {
   const match = /^(sha256|sha512):([0-9a-f]+)$/i.exec(text.trim());
-  const algorithm = match?.[1]?.toLowerCase() as Digest['algorithm'] | undefined;
+  const algorithm = match?.[1]?.toLowerCase() as Listed | undefined;
   const hex = match?.[2]?.toLowerCase() ?? '';
   if (!algorithm || hex.length !== LENGTHS[algorithm]) {
     throw bad(`'${text.slice(0, 160)}' is not a digest: write sha256: and 64, or sha512: and 128 hexadecimal digits`);
   }
   return { algorithm, hex };
+}
+
+/** Whether no two contents are known that have it in common: of what only finds accidents, crc32c, there are many. */
+export function isStrong(digest: Digest | undefined): digest is Digest {
+  return digest !== undefined && digest.algorithm !== 'crc32c';
 }
 
 export function formatDigest(digest: Digest): string {
@@ -86,7 +92,7 @@ function parseList(text: string): Line[] {
 /** Undefined for whatever is no line with a digest: comments, the signature's header, other algorithms. */
 function parseLine(raw: string): Line | undefined {
   const bsd = /^(SHA256|SHA512) \((.+)\) ?= ?([0-9a-f]+)\s*$/i.exec(raw);
-  if (bsd) return lineOf(bsd[3] ?? '', bsd[2] ?? '', (bsd[1] ?? '').toLowerCase() as Digest['algorithm']);
+  if (bsd) return lineOf(bsd[3] ?? '', bsd[2] ?? '', (bsd[1] ?? '').toLowerCase() as Listed);
   // A leading backslash says that the name is escaped (GNU coreutils, 'md5sum invocation').
   const gnu = /^(\\?)([0-9a-f]{64}|[0-9a-f]{128})(?:[ \t]+\*?(.*))?$/i.exec(raw.trimEnd());
   if (!gnu) return undefined;
@@ -101,7 +107,7 @@ function unescaped(_all: string, letter: string): string {
 function lineOf(
   hex: string,
   name: string,
-  algorithm: Digest['algorithm'] = hex.length === 64 ? 'sha256' : 'sha512',
+  algorithm: Listed = hex.length === 64 ? 'sha256' : 'sha512',
 ): Line | undefined {
   if (hex.length !== LENGTHS[algorithm]) return undefined;
   return { name, digest: { algorithm, hex: hex.toLowerCase() } };

@@ -1,3 +1,4 @@
+import { formatDigest } from './digests.ts';
 import type { Digest, Source } from './source.ts';
 
 /** What a checkpoint says of the source it belongs to. Holds no userinfo, no query, no secret. */
@@ -5,20 +6,26 @@ export interface Identity {
   readonly name: string;
   readonly validator?: string;
   readonly length?: number;
-  /** The digest that was demanded, as `sha256:<hex>`. */
+  /** The digest that was demanded or promised, as `sha256:<hex>`. */
   readonly digest?: string;
-  /** --size, since another size is another disk. */
+  /** --size and --path, since another size or member is another disk. */
   readonly size?: number;
+  readonly path?: string;
 }
 
-export function identityOf(source: Source, digest: Digest | undefined, size: number | undefined): Identity {
+export function identityOf(
+  source: Source,
+  digest: Digest | undefined,
+  given: Pick<Identity, 'size' | 'path'>,
+): Identity {
   const { validator, length } = source.facts;
   return {
     name: source.name,
     ...(validator === undefined ? {} : { validator }),
     ...(length === undefined ? {} : { length }),
-    ...(digest === undefined ? {} : { digest: `${digest.algorithm}:${digest.hex}` }),
-    ...(size === undefined ? {} : { size }),
+    ...(digest === undefined ? {} : { digest: formatDigest(digest) }),
+    ...(given.size === undefined ? {} : { size: given.size }),
+    ...(given.path === undefined ? {} : { path: given.path }),
   };
 }
 
@@ -26,14 +33,19 @@ export function identityOf(source: Source, digest: Digest | undefined, size: num
 export type Likeness = 'same' | 'changed' | 'other';
 
 export function compareIdentity(found: Identity, mine: Identity): Likeness {
-  const sameSize = found.size === mine.size;
+  const sameDisk = found.size === mine.size && found.path === mine.path;
   // With a digest, digest and length are enough: another mirror may go on.
-  if (mine.digest !== undefined && found.digest === mine.digest && found.length === mine.length) {
-    return sameSize ? 'same' : 'changed';
+  if (
+    mine.digest !== undefined &&
+    !mine.digest.startsWith('crc32c:') &&
+    found.digest === mine.digest &&
+    found.length === mine.length
+  ) {
+    return sameDisk ? 'same' : 'changed';
   }
   if (found.name !== mine.name) return 'other';
   const same = found.validator === mine.validator && found.length === mine.length && found.digest === mine.digest;
-  return same && sameSize ? 'same' : 'changed';
+  return same && sameDisk ? 'same' : 'changed';
 }
 
 /** Undefined when the text is not an identity, as after a cut in the last step of finishing. */

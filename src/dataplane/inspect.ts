@@ -1,4 +1,5 @@
 import { type Context, DEFAULT_LIMITS, type Log } from './context.ts';
+import { isStrong } from './digests.ts';
 import { readDiskDigest } from './disk-digest.ts';
 import { asFerryError, FerryError } from './errors.ts';
 import { hostKey } from './hostkey.ts';
@@ -30,6 +31,7 @@ export async function inspectSource(
   text: string,
   options: SourceOptions,
   target: { path: string; stateDirectory: string } | undefined,
+  path: string | undefined,
   signal: AbortSignal,
   log: Log,
 ): Promise<Inspection> {
@@ -41,7 +43,8 @@ export async function inspectSource(
     const head = await source.head(signal);
     const seconds = (performance.now() - began) / 1000;
     const { length, ranges, validator } = source.facts;
-    const image = native().sniff(head, length, decoderLimits());
+    const pick = path === undefined ? source.facts.pick : { path };
+    const image = native().sniff(head, length, decoderLimits(), pick);
     const facts = target === undefined ? undefined : (await inspectTarget(target.path, target.stateDirectory)).facts;
     return {
       source: {
@@ -56,7 +59,7 @@ export async function inspectSource(
         facts: source.facts,
         sniffed: image,
         holdBack: transferLimits(image).holdBack ?? 0,
-        digest: false,
+        digest: isStrong(source.facts.digest),
         ...(facts === undefined ? {} : { target: facts }),
       }),
       traffic: Math.max(context.counters.received, head.length),

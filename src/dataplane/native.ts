@@ -18,9 +18,12 @@ export interface Refusal {
   readonly message: string;
 }
 
+/** Which member of an archive is the disk: at a path, or the only file of a directory. Absent = its only disk. */
+export type Pick = { readonly path: string } | { readonly directory: string };
+
 /** What the head of an image says. */
 export interface Sniffed {
-  /** Outermost first: 'gzip' | 'zstd' | 'xz' | 'lz4' | 'bzip2'. */
+  /** Outermost first: 'gzip' | 'zstd' | 'xz' | 'lz4' | 'bzip2' | 'tar'. */
   readonly codecs: readonly string[];
   /** 'raw', or the name of a driver: 'qcow2', 'vmdk', 'vhd', 'vdi', 'parallels', 'qed'. */
   readonly format: string;
@@ -35,6 +38,10 @@ export interface Sniffed {
   /** Memory of the decoders: largest window, and all together. */
   readonly window: number;
   readonly decoderMemory: number;
+  /** What was picked of an archive; `size` in bytes, holes counted. */
+  readonly member?: { readonly name: string; readonly size: number };
+  /** The disk lies in an archive behind the head: a Probe finds it. */
+  readonly unseen?: boolean;
   readonly refusal?: Refusal;
 }
 
@@ -125,6 +132,7 @@ export interface Report {
 export interface ConversionInit {
   /** The image's head, sniffed again by the engine: one parser, one answer. */
   readonly head: Uint8Array;
+  readonly pick?: Pick;
   /** JSON text that identifies source and options; comes back in Recovered. */
   readonly identity: string;
   readonly way: 'stream' | 'seek' | 'spill';
@@ -176,16 +184,28 @@ export interface Conversion {
   abort(reason?: string): Promise<void>;
 }
 
+/** Looks for the disk in an archive behind the head of its source. */
+export interface Probe {
+  /** The next bytes of the source, from its beginning; true = enough. Throws what damage shows. */
+  push(bytes: Uint8Array): boolean;
+  /** Whether the archive hides what is wanted in the layers below it. */
+  readonly hides: boolean;
+  /** What is inside; `ended` when all of the source was given. Throws NOT_FOUND when there is no such member. */
+  finish(ended: boolean): Sniffed;
+}
+
 export interface Stop {
   /** May be called twice, and before or after the reading. */
   stop(): void;
 }
 
 export interface Native {
-  sniff(head: Uint8Array, sourceLength: number | undefined, limits: Limits): Sniffed;
+  sniff(head: Uint8Array, sourceLength: number | undefined, limits: Limits, pick?: Pick): Sniffed;
+  readonly Probe: new (head: Uint8Array, limits: Limits, pick?: Pick) => Probe;
   /** Opens and locks; BUSY when another run has it. Creates nothing. */
   openTarget(spec: TargetSpec): Promise<NativeTarget>;
-  startConversion(target: NativeTarget, init: ConversionInit): Promise<Conversion>;
+  /** With a probe that found the disk, what it found counts. */
+  startConversion(target: NativeTarget, init: ConversionInit, probe?: Probe): Promise<Conversion>;
   /** Asks a reading to end: it then fails with ABORTED. */
   readonly Stop: new () => Stop;
   /** Disk digest of a file or device, `length` bytes of it (default all). Calls back with bytes done. */

@@ -91,9 +91,14 @@ function resumability(request: PlanRequest, seekable: boolean): { resumable: boo
       resumeWhy: 'nested compression is decoded again from its beginning; what is on the target is not written again',
     };
   }
-  const where = { gzip: 'a deflate block', zstd: 'a frame', xz: 'a block', lz4: 'a block', bzip2: 'a block' }[
-    sniffed.codecs[0] ?? ''
-  ];
+  const where = {
+    gzip: 'a deflate block',
+    zstd: 'a frame',
+    xz: 'a block',
+    lz4: 'a block',
+    bzip2: 'a block',
+    tar: 'a byte',
+  }[sniffed.codecs[0] ?? ''];
   return {
     resumable: true,
     resumeWhy:

@@ -1,11 +1,12 @@
 import type { Context } from './context.ts';
+import type { Pick } from './native.ts';
 
 /** Bytes in order, in batches of chunks (about 512 KiB together: one await a chunk is too dear). */
 export type ByteStream = AsyncIterable<readonly Uint8Array[]>;
 
-/** `sha256:<64 hex>` or `sha512:<128 hex>`, lower case. */
+/** `sha256:<64 hex>` or `sha512:<128 hex>`, or what only a store promises: `crc32c:<8 hex>`; lower case. */
 export interface Digest {
-  readonly algorithm: 'sha256' | 'sha512';
+  readonly algorithm: 'sha256' | 'sha512' | 'crc32c';
   readonly hex: string;
 }
 
@@ -16,8 +17,10 @@ export interface SourceFacts {
   readonly ranges: boolean;
   /** Strong ETag, generation, version id, digest: the same object on every reopen. Absent = cannot be resumed safely. */
   readonly validator?: string;
-  /** What the source itself promises about its bytes. */
+  /** What the source itself promises about its bytes: demanded at the end, as if a person had given it. */
   readonly digest?: Digest;
+  /** The source is an archive, and this is the disk in it (a registry's layer). */
+  readonly pick?: Pick;
   /** Nothing says where the bytes end, neither a length nor a framing: a cut looks like the end. */
   readonly openEnded?: boolean;
   /** The bytes come over a network: they may stall, be cut, and more connections may bring more. Absent = local. */
@@ -60,6 +63,14 @@ export interface SourceOptions {
   readonly insecureRedirects?: boolean;
   /** `exec:` is allowed: a person at the command line gave the source. Default false. */
   readonly programs?: boolean;
+  /** Ask for objects of a store without credentials, whatever the environment has. Default false. */
+  readonly anonymous?: boolean;
+  /** Ask the cloud's metadata service of this machine for credentials. Default true. */
+  readonly instanceMetadata?: boolean;
+  /** An S3 that is not Amazon's, as URL, and the region that requests are signed for. */
+  readonly s3?: { readonly endpoint?: string; readonly region?: string };
+  /** Variables that proxies and credentials are looked up in. Default: those of the process. */
+  readonly environment?: NodeJS.ProcessEnv;
   /** Standard input, or what takes its place. */
   readonly stdin?: NodeJS.ReadableStream;
 }

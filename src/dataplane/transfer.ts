@@ -1,6 +1,7 @@
 import { setTimeout } from 'node:timers/promises';
 import type { Context, Log } from './context.ts';
 import { DEFAULT_LIMITS } from './context.ts';
+import { formatDigest, isStrong } from './digests.ts';
 import { readDiskDigest } from './disk-digest.ts';
 import { asFerryError, FerryError } from './errors.ts';
 import { feed } from './feed.ts';
@@ -8,8 +9,17 @@ import { hostKey } from './hostkey.ts';
 import { compareIdentity, type Identity, identityOf, parseIdentity } from './identity.ts';
 import { decoderLimits, transferLimits } from './memory-budget.ts';
 import { Meter, type Snapshot } from './meter.ts';
-import { fromEngine, type Limits, type NativeTarget, native, type Report, type Sniffed } from './native.ts';
+import {
+  type ConversionInit,
+  fromEngine,
+  type Limits,
+  type NativeTarget,
+  native,
+  type Report,
+  type Sniffed,
+} from './native.ts';
 import { type Plan, plan, type Way } from './plan.ts';
+import { sniff } from './sniff.ts';
 import type { Digest, Source, SourceOptions } from './source.ts';
 import { openSource } from './sources/index.ts';
 import { stackFilters } from './stack.ts';
@@ -20,6 +30,8 @@ export interface TransferOptions {
   readonly source: string;
   readonly target: string;
   readonly sourceOptions: SourceOptions;
+  /** Path of the disk in an archive. */
+  readonly path?: string;
   /** Exact length of the disk, bytes. */
   readonly size?: number;
   readonly preallocate: boolean;
@@ -94,21 +106,23 @@ export async function transfer(
     await using target = disposable(
       await engine.openTarget({ path: options.target, key: await hostKey(options.stateDirectory) }),
     );
-    const identity = identityOf(opened, options.digest, options.size);
+    const digest = options.digest ?? opened.facts.digest;
+    const identity = identityOf(opened, digest, options);
     const finished = alreadyDone(options, target.native, identity);
     if (finished) return finished;
 
-    const source = stackFilters(opened, context, { verified: options.digest !== undefined });
-    const head = await source.head(signal);
-    const sniffed = engine.sniff(head, source.facts.length, decoderLimits(options.memory));
+    const source = stackFilters(opened, context, { verified: isStrong(digest) });
+    const pick = options.path === undefined ? opened.facts.pick : { path: options.path };
+    const { sniffed, probe } = await sniff(source, decoderLimits(options.memory), pick, signal);
     const limits = transferLimits(sniffed, options.memory);
-    const decided = decide(options, source, sniffed, limits, target.native);
+    const decided = decide(options, source, sniffed, limits, target.native, digest);
     const held = await heldDisk(options, target.native, sniffed, signal);
     if (held) return doneBefore(options, identity, held);
     const resume = admit(options, target.native, identity, log);
 
-    const conversion = await engine.startConversion(target.native, {
-      head,
+    const init: ConversionInit = {
+      head: await source.head(signal),
+      ...(pick === undefined ? {} : { pick }),
       identity: JSON.stringify(identity),
       way: decided.way,
       seekable: decided.seekable,
@@ -118,11 +132,12 @@ export async function transfer(
       limits,
       ...(source.facts.length === undefined ? {} : { sourceLength: source.facts.length }),
       ...(options.size === undefined ? {} : { size: options.size }),
-      ...(options.digest === undefined ? {} : { digest: `${options.digest.algorithm}:${options.digest.hex}` }),
+      ...(digest === undefined || !decided.wholeSource ? {} : { digest: formatDigest(digest) }),
       ...(options.diskDigest === undefined ? {} : { diskDigest: options.diskDigest }),
       ...(options.spill === undefined ? {} : { spillDirectory: options.spill }),
       ...(process.env.DISKFERRY_FAILPOINT === undefined ? {} : { failpoint: process.env.DISKFERRY_FAILPOINT }),
-    });
+    };
+    const conversion = await engine.startConversion(target.native, init, probe);
     const resumedAt = conversion.progress().resumedAt;
     const resumes = 'resumes' in target.native.recovered && resume ? target.native.recovered.resumes + 1 : 0;
     const disk = options.size ?? sniffed.virtualSize;
@@ -199,13 +214,14 @@ function decide(
   sniffed: Sniffed,
   limits: Limits,
   target: NativeTarget,
+  digest: Digest | undefined,
 ): Plan & { way: Way } {
   const decided = plan({
     facts: source.facts,
     sniffed,
     holdBack: limits.holdBack ?? 0,
     target: target.facts,
-    digest: options.digest !== undefined,
+    digest: isStrong(digest),
     diskDigest: options.diskDigest !== undefined,
     preallocate: options.preallocate,
     ...(options.size === undefined ? {} : { size: options.size }),

@@ -13,12 +13,15 @@ use crate::errors::{bad, thrown};
 use crate::limits::{LimitsInit, limits};
 use crate::offset::whole;
 use crate::promise::{Deferred, promise, settle};
+use crate::sniff::{PickInit, Probe, pick};
 use crate::target::NativeTarget;
 
 #[napi(object)]
 pub struct ConversionInit {
     /// The image's head, sniffed again: one parser, one answer.
     pub head: Uint8Array,
+    /// Which member of an archive is the disk.
+    pub pick: Option<PickInit>,
     pub identity: String,
     pub way: String,
     pub source_length: Option<f64>,
@@ -80,12 +83,19 @@ pub struct Conversion {
 }
 
 #[napi(catch_unwind)]
-pub fn start_conversion(env: &Env, target: &NativeTarget, init: ConversionInit) -> napi::Result<Object<'static>> {
+pub fn start_conversion(
+    env: &Env,
+    target: &NativeTarget,
+    init: ConversionInit,
+    probe: Option<&Probe>,
+) -> napi::Result<Object<'static>> {
     let opened = target.opened()?;
     let way = Way::from_name(&init.way).ok_or_else(|| bad("the way is not one of stream, seek, spill"))?;
     let limits = limits(&init.limits)?;
     let source_length = init.source_length.map(whole).transpose()?;
-    let sniffed = sniff::sniff(&init.head, source_length, &limits);
+    let sniffed = probe
+        .and_then(Probe::found)
+        .unwrap_or_else(|| sniff::sniff_picking(&pick(init.pick), &init.head, source_length, &limits));
     let options = conversion::Options {
         sniffed,
         key: target.key,

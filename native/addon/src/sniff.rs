@@ -1,11 +1,37 @@
 //! What the head of an image says.
 
+use std::sync::{Mutex, PoisonError};
+
+use diskferry_engine::archives::Pick;
 use diskferry_engine::sniff;
 use napi::bindgen_prelude::Uint8ArraySlice;
 use napi_derive::napi;
 
+use crate::errors::{bad, thrown};
 use crate::limits::{LimitsInit, limits};
 use crate::offset::whole;
+
+/// Which member of an archive is the disk: at a path, or the only file of a directory; neither = the only disk.
+#[napi(object)]
+#[derive(Clone, Default)]
+pub struct PickInit {
+    pub path: Option<String>,
+    pub directory: Option<String>,
+}
+
+pub fn pick(init: Option<PickInit>) -> Pick {
+    match init {
+        Some(PickInit { path: Some(path), .. }) => Pick::Path(path),
+        Some(PickInit { directory: Some(directory), .. }) => Pick::Directory(directory),
+        _ => Pick::Only,
+    }
+}
+
+#[napi(object)]
+pub struct Member {
+    pub name: String,
+    pub size: f64,
+}
 
 #[napi(object)]
 pub struct Refusal {
@@ -24,15 +50,25 @@ pub struct Sniffed {
     pub left_out: Vec<String>,
     pub window: f64,
     pub decoder_memory: f64,
+    pub member: Option<Member>,
+    pub unseen: bool,
     pub refusal: Option<Refusal>,
 }
 
 /// What the head of an image (at most 1 MiB) says.
 #[napi(catch_unwind, js_name = "sniff")]
-pub fn sniff_head(head: Uint8ArraySlice<'_>, source_length: Option<f64>, init: LimitsInit) -> napi::Result<Sniffed> {
+pub fn sniff_head(
+    head: Uint8ArraySlice<'_>,
+    source_length: Option<f64>,
+    init: LimitsInit,
+    member: Option<PickInit>,
+) -> napi::Result<Sniffed> {
     let length = source_length.map(whole).transpose()?;
-    let s = sniff::sniff(&head, length, &limits(&init)?);
-    Ok(Sniffed {
+    Ok(shown(sniff::sniff_picking(&pick(member), &head, length, &limits(&init)?)))
+}
+
+fn shown(s: sniff::Sniffed) -> Sniffed {
+    Sniffed {
         codecs: s.codecs.iter().map(|c| c.name().to_owned()).collect(),
         format: s.format.to_owned(),
         virtual_size: s.virtual_size.map(|n| n as f64),
@@ -42,10 +78,56 @@ pub fn sniff_head(head: Uint8ArraySlice<'_>, source_length: Option<f64>, init: L
         left_out: s.left_out,
         window: s.window as f64,
         decoder_memory: s.decoder_memory as f64,
+        member: s.member.map(|member| Member { name: member.name, size: member.size as f64 }),
+        unseen: s.unseen,
         refusal: s.refusal.map(|e| Refusal {
             code: e.code.name().to_owned(),
             stage: e.stage.name().to_owned(),
             message: e.message,
         }),
-    })
+    }
+}
+
+/// Looks for the disk in an archive behind the head of its source.
+#[napi]
+pub struct Probe {
+    looking: Mutex<Option<sniff::Probe>>,
+    found: Mutex<Option<sniff::Sniffed>>,
+}
+
+#[napi]
+impl Probe {
+    #[napi(constructor, catch_unwind)]
+    pub fn new(head: Uint8ArraySlice<'_>, init: LimitsInit, member: Option<PickInit>) -> napi::Result<Self> {
+        let limits = limits(&init)?;
+        let sniffed = sniff::sniff_picking(&pick(member), &head, None, &limits);
+        let probe = sniff::Probe::new(sniffed, &limits).map_err(|e| thrown(&e))?;
+        Ok(Self { looking: Mutex::new(Some(probe)), found: Mutex::new(None) })
+    }
+
+    /// The next bytes of the source, from its beginning; true = enough.
+    #[napi(catch_unwind)]
+    pub fn push(&self, bytes: Uint8ArraySlice<'_>) -> napi::Result<bool> {
+        let mut looking = self.looking.lock().unwrap_or_else(PoisonError::into_inner);
+        looking.as_mut().ok_or_else(|| bad("the probe has ended"))?.push(&bytes).map_err(|e| thrown(&e))
+    }
+
+    /// Whether the archive hides what is wanted in the layers below it.
+    #[napi(getter)]
+    pub fn hides(&self) -> bool {
+        self.looking.lock().unwrap_or_else(PoisonError::into_inner).as_ref().is_some_and(sniff::Probe::hides)
+    }
+
+    /// What is inside. `ended`: all of the source was given.
+    #[napi(catch_unwind)]
+    pub fn finish(&self, ended: bool) -> napi::Result<Sniffed> {
+        let probe = self.looking.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let found = probe.ok_or_else(|| bad("the probe has ended"))?.finish(ended).map_err(|e| thrown(&e))?;
+        *self.found.lock().unwrap_or_else(PoisonError::into_inner) = Some(found.clone());
+        Ok(shown(found))
+    }
+
+    pub fn found(&self) -> Option<sniff::Sniffed> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }

@@ -1,5 +1,6 @@
 //! The engine of diskferry: decompress, decode image formats, hash, find zeros, write, copy. No Node in it.
 
+pub mod archives;
 pub mod bytes;
 pub mod codecs;
 pub mod conversion;

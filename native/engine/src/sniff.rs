@@ -2,20 +2,28 @@
 
 use std::sync::Arc;
 
-use crate::codecs::{self, Restart, Sink};
+use crate::archives::{Member, Pick, tar::Tar};
+use crate::codecs::layers::{Between, open_layers};
+use crate::codecs::{Codec, Kind, Restart, Sink};
 use crate::error::{Code, Error, Result, Stage};
 use crate::formats::{DRIVERS, Open, Order};
 use crate::limits::Limits;
 
-/// Layers of compression that are undone.
-const LAYERS: usize = 3;
-/// Decoded bytes looked at behind a codec.
-const DECODED: usize = 128 << 10;
+/// Layers of compression, archives among them, that are undone.
+const LAYERS: usize = 4;
+/// Decoded bytes looked at behind a codec: in front of the disk in an archive stand descriptions of it.
+const DECODED: usize = 1 << 20;
 
 #[derive(Clone, Debug)]
 pub struct Sniffed {
     /// Outermost first.
-    pub codecs: Vec<codecs::Kind>,
+    pub codecs: Vec<Kind>,
+    /// What is taken out of an archive.
+    pub pick: Pick,
+    /// The member of an archive, where its header is in the head.
+    pub member: Option<Member>,
+    /// The disk lies in an archive behind what was looked at: [`Probe`] finds it.
+    pub unseen: bool,
     /// The name of a driver, or "raw".
     pub format: &'static str,
     /// Bytes that the guest sees, where the head tells.
@@ -32,6 +40,77 @@ pub struct Sniffed {
     pub image: Option<Arc<dyn Open>>,
     /// Why it cannot be imported.
     pub refusal: Option<Error>,
+}
+
+/// Finds the disk in an archive where it lies behind the head of the source: given the source from its beginning, it
+/// keeps the first [`DECODED`] bytes of the member that is picked, and nothing else.
+pub struct Probe {
+    sniffed: Sniffed,
+    limits: Limits,
+    /// What is around the archive.
+    outer: Option<Box<dyn Codec>>,
+    tar: Tar,
+    head: Head,
+}
+
+impl Probe {
+    /// `sniffed` says [`Sniffed::unseen`].
+    pub fn new(sniffed: Sniffed, limits: &Limits) -> Result<Self> {
+        let around = &sniffed.codecs[..sniffed.codecs.len().saturating_sub(1)];
+        let outer = if around.is_empty() { None } else { Some(open_layers(around, &sniffed.pick, limits, None)?) };
+        let tar = Tar::new(&sniffed.pick, None)?;
+        let head = Head { bytes: vec![0; DECODED], filled: 0 };
+        Ok(Self { sniffed, limits: limits.clone(), outer, tar, head })
+    }
+
+    /// Takes the next bytes of the source; true when no more are wanted.
+    pub fn push(&mut self, bytes: &[u8]) -> Result<bool> {
+        let pushed = match &mut self.outer {
+            Some(outer) => outer.push(bytes, &mut Between::new(&mut self.tar, &mut self.head)),
+            None => self.tar.push(bytes, &mut self.head),
+        };
+        let enough = self.head.filled == DECODED;
+        match pushed {
+            // The head is full: its sink takes no more.
+            Err(_) if enough => Ok(true),
+            Err(error) => Err(error),
+            Ok(()) => Ok(enough || self.tar.member().is_some_and(|member| member.size == self.head.filled as u64)),
+        }
+    }
+
+    /// Whether the archive hides what is wanted in the layers below it.
+    pub fn hides(&self) -> bool {
+        self.tar.hides()
+    }
+
+    /// What is inside. `ended`: all of the source was given. Fails with NOT_FOUND when the archive has no such member,
+    /// and with what the end of the source shows.
+    pub fn finish(mut self, ended: bool) -> Result<Sniffed> {
+        if ended {
+            if let Some(outer) = &mut self.outer {
+                outer.finish(&mut Between::new(&mut self.tar, &mut self.head))?;
+            }
+            self.tar.finish(&mut self.head)?;
+        }
+        let mut s = self.sniffed;
+        s.unseen = false;
+        s.member = self.tar.member().cloned();
+        self.head.bytes.truncate(self.head.filled);
+        let looked = if self.head.bytes.is_empty() {
+            Err(empty(&s))
+        } else {
+            descend(&mut s, self.head.bytes, None, false, &self.limits)
+        };
+        if let Err(refusal) = looked {
+            s.refusal = Some(refusal);
+        }
+        Ok(s)
+    }
+}
+
+fn empty(s: &Sniffed) -> Error {
+    let name = s.member.as_ref().map_or("the disk", |member| member.name.as_str());
+    refuse(Code::Truncated, format!("{name} in the archive is empty"))
 }
 
 /// Collects a bounded beginning of what a codec puts out.
@@ -61,8 +140,16 @@ impl Sink for Head {
 
 /// Reads the head: up to 1 MiB from the beginning of the source, or all of a smaller one.
 pub fn sniff(head: &[u8], source_length: Option<u64>, limits: &Limits) -> Sniffed {
+    sniff_picking(&Pick::Only, head, source_length, limits)
+}
+
+/// The same; in an archive what `pick` says.
+pub fn sniff_picking(pick: &Pick, head: &[u8], source_length: Option<u64>, limits: &Limits) -> Sniffed {
     let mut s = Sniffed {
         codecs: Vec::new(),
+        pick: pick.clone(),
+        member: None,
+        unseen: false,
         format: "raw",
         virtual_size: None,
         order: Order::Stream,
@@ -83,8 +170,19 @@ fn look(s: &mut Sniffed, head: &[u8], source_length: Option<u64>, limits: &Limit
     if head.is_empty() {
         return Err(refuse(Code::Truncated, "the source is empty"));
     }
-    let mut inner = head.to_vec();
-    while let Some(kind) = codecs::Kind::detect(&inner) {
+    let whole = source_length.is_some_and(|n| n <= head.len() as u64);
+    descend(s, head.to_vec(), source_length, whole, limits)
+}
+
+/// Looks at what lies inside, layer by layer. `whole`: the bytes are all of the source.
+fn descend(
+    s: &mut Sniffed,
+    mut inner: Vec<u8>,
+    source_length: Option<u64>,
+    whole: bool,
+    limits: &Limits,
+) -> Result<()> {
+    while let Some(kind) = Kind::detect(&inner) {
         if s.codecs.len() == LAYERS {
             return Err(refuse(Code::Unsupported, format!("the source is compressed more than {LAYERS} times")));
         }
@@ -92,35 +190,24 @@ fn look(s: &mut Sniffed, head: &[u8], source_length: Option<u64>, limits: &Limit
         let memory = kind.memory(&inner, limits)?;
         s.window = s.window.max(memory.window);
         s.decoder_memory += memory.total;
-        let mut sink = Head { bytes: vec![0; DECODED], filled: 0 };
-        let mut codec = kind.open(limits, None)?;
-        if let Err(error) = codec.push(&inner, &mut sink)
-            && sink.filled == 0
-        {
-            return Err(error);
-        }
-        if sink.filled < DECODED {
-            // Some decoders give out the last bytes only when told that the input has ended; truncation is expected.
-            let _ = codec.finish(&mut sink);
-        }
-        sink.bytes.truncate(sink.filled);
-        inner = sink.bytes;
-        if inner.is_empty() {
-            let error = if source_length.is_some_and(|n| n <= head.len() as u64) {
-                refuse(Code::Truncated, format!("nothing comes out of the {} stream", kind.name()))
-            } else {
-                refuse(
-                    Code::Unsupported,
-                    format!("nothing comes out of the first {} bytes of {}", head.len(), kind.name()),
-                )
-            };
-            return Err(error);
+        let outermost = s.codecs.len() == 1;
+        inner = if kind == Kind::Tar {
+            unpack(s, &inner, whole && outermost)?
+        } else {
+            decompress(kind, &inner, whole && outermost, limits)?
+        };
+        if s.unseen {
+            return Ok(());
         }
     }
     if let Some(refusal) = known_but_unsupported(&inner) {
         return Err(refusal);
     }
-    let file_length = if s.codecs.is_empty() { source_length } else { None };
+    let file_length = match s.codecs.last() {
+        None => source_length,
+        Some(Kind::Tar) => s.member.as_ref().map(|member| member.size),
+        Some(_) => None,
+    };
     if let Some(driver) = DRIVERS.iter().find(|driver| (driver.detect)(&inner)) {
         s.format = driver.name;
         let described = (driver.describe)(&inner, file_length, limits);
@@ -138,6 +225,57 @@ fn look(s: &mut Sniffed, head: &[u8], source_length: Option<u64>, limits: &Limit
             format!("the disk has {length} bytes; at most {} are accepted", limits.virtual_size),
         )),
         _ => Ok(()),
+    }
+}
+
+/// The beginning of what a codec puts out. `whole`: its input is all there is.
+fn decompress(kind: Kind, input: &[u8], whole: bool, limits: &Limits) -> Result<Vec<u8>> {
+    let mut sink = Head { bytes: vec![0; DECODED], filled: 0 };
+    let mut codec = kind.open(limits, None)?;
+    if let Err(error) = codec.push(input, &mut sink)
+        && sink.filled == 0
+    {
+        return Err(error);
+    }
+    if sink.filled < DECODED {
+        // Some decoders give out the last bytes only when told that the input has ended; truncation is expected.
+        let _ = codec.finish(&mut sink);
+    }
+    sink.bytes.truncate(sink.filled);
+    if !sink.bytes.is_empty() {
+        return Ok(sink.bytes);
+    }
+    Err(if whole {
+        refuse(Code::Truncated, format!("nothing comes out of the {} stream", kind.name()))
+    } else {
+        refuse(Code::Unsupported, format!("nothing comes out of the first {} bytes of {}", input.len(), kind.name()))
+    })
+}
+
+/// The beginning of the member that was picked.
+fn unpack(s: &mut Sniffed, input: &[u8], whole: bool) -> Result<Vec<u8>> {
+    let mut sink = Head { bytes: vec![0; DECODED], filled: 0 };
+    let mut tar = Tar::new(&s.pick, None)?;
+    if let Err(error) = tar.push(input, &mut sink)
+        && sink.filled == 0
+    {
+        return Err(Error { stage: Stage::Plan, ..error });
+    }
+    s.member = tar.member().cloned();
+    sink.bytes.truncate(sink.filled);
+    if sink.filled > 0 {
+        return Ok(sink.bytes);
+    }
+    match &s.member {
+        Some(member) if member.size == 0 => Err(empty(s)),
+        _ if whole => {
+            tar.finish(&mut sink)?;
+            Err(refuse(Code::Truncated, "the archive ends before its disk begins"))
+        }
+        _ => {
+            s.unseen = true;
+            Ok(Vec::new())
+        }
     }
 }
 
@@ -184,7 +322,6 @@ fn known_but_unsupported(head: &[u8]) -> Option<Error> {
         (0, b"7z\xbc\xaf\x27\x1c", "7z archives"),
         (0, b"PK\x03\x04", "zip archives"),
         (0, b"Rar!\x1a\x07", "rar archives"),
-        (257, b"ustar", "tar archives"),
     ];
     if let Some((_, _, name)) = packed.iter().find(|(at, magic, _)| found(head, *at, magic)) {
         return Some(refuse(
@@ -192,6 +329,10 @@ fn known_but_unsupported(head: &[u8]) -> Option<Error> {
             format!("{name} are not read yet; unpack it first and import the image inside")
                 .replace("compression are", "compression is"),
         ));
+    }
+    if found(head, 257, b"ustar") {
+        let message = "this is a tar archive whose first header is damaged: fetch it again";
+        return Some(refuse(Code::Corrupt, message));
     }
     let text = head.trim_ascii_start();
     let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text).trim_ascii_start();

@@ -149,7 +149,7 @@ pub fn check_restart(input: &[u8]) {
     else {
         return;
     };
-    let kind = Kind::ALL[usize::from(kind) % Kind::ALL.len()];
+    let kind = Kind::ALL.get(usize::from(kind) % (Kind::ALL.len() + 1)).copied().unwrap_or(Kind::Tar);
     let (state, stream) = rest.split_at(usize::from(u16::from_le_bytes([low, high])).min(rest.len()));
     let far = if offset & 1 == 0 { 0 } else { (1 << 60) >> (offset >> 4) };
     let near = u64::from(offset >> 1);

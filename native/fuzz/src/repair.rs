@@ -14,12 +14,24 @@ pub fn repair(kind: Kind, input: &[u8]) -> Option<Vec<u8>> {
         Kind::Gzip => gzip(input)?,
         Kind::Xz => xz(input)?,
         Kind::Lz4 => lz4(input)?,
+        Kind::Tar => tar(input),
         // A block's is that of what it decodes to, and decides where the block ends.
         Kind::Bzip2 => return None,
         // Frame headers carry no checksum, and a content checksum is an option.
         Kind::Zstd => return None,
     };
     (repaired != input).then_some(repaired)
+}
+
+/// Makes right the checksum of each block that may be a header.
+fn tar(input: &[u8]) -> Vec<u8> {
+    let mut archive = input.to_vec();
+    for block in archive.chunks_exact_mut(512).filter(|block| block[257..262] == *b"ustar") {
+        block[148..156].fill(b' ');
+        let sum: u32 = block.iter().map(|&b| u32::from(b)).sum();
+        block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    }
+    archive
 }
 
 struct Collect(Vec<u8>, Vec<u8>);

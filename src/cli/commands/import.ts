@@ -1,10 +1,11 @@
 import { type Command, Option } from 'commander';
 import type { Snapshot, TransferOptions, TransferReport } from '../../dataplane/transfer.ts';
+import { addSourceFlags, refuseSecretsInArguments, type SourceFlags, sourceOptions } from '../credentials.ts';
 import type { ProgressMode } from '../progress.ts';
 import { PROGRESS_MODES } from '../progress.ts';
 import { count, diskDigest, rate, seconds, size } from '../values.ts';
 
-interface ImportFlags {
+interface ImportFlags extends SourceFlags {
   readonly size?: number;
   readonly preallocate?: boolean;
   readonly digest?: string;
@@ -16,10 +17,6 @@ interface ImportFlags {
   readonly spill?: string;
   readonly fresh?: boolean;
   readonly force?: boolean;
-  readonly ca?: string;
-  readonly headersFile?: string;
-  readonly credentialsFile?: string;
-  readonly insecureRedirects?: boolean;
   readonly stall: number;
   readonly patience: number;
   readonly progress: ProgressMode;
@@ -38,6 +35,8 @@ Examples:
   diskferry import https://example.org/disk.img disk.img --digests https://example.org/SHA256SUMS
   diskferry import disk.qcow2 /dev/vdb --size 20Gi --rate 50MB/s
   cat disk.qcow2 | diskferry import - disk.img
+  diskferry import s3://bucket/disk.qcow2 /dev/vdb
+  diskferry import appliance.ova disk.img
   diskferry import blank:20Gi /dev/vdb
 
 Exit codes: 0 done, 2 the command line is wrong, 10 to 25 by what went wrong,
@@ -47,7 +46,7 @@ Exit codes: 0 done, 2 the command line is wrong, 10 to 25 by what went wrong,
 const MOST_CONNECTIONS = 64;
 
 export function defineImport(program: Command): void {
-  program
+  const command = program
     .command('import')
     .summary('carry an image onto a file or block device')
     .description(
@@ -55,7 +54,7 @@ export function defineImport(program: Command): void {
     )
     .argument(
       '<source>',
-      'http:// or https:// URL, path of a local file, - for standard input, blank:SIZE or exec:COMMAND',
+      'http(s)://, s3://, gs:// or az:// URL, path of a local file, - for standard input, blank:SIZE or exec:COMMAND',
     )
     .argument('<target>', 'file (made if it does not exist) or block device')
     .addOption(new Option('--size <size>', 'make the disk exactly this long, such as 20Gi').argParser(size))
@@ -75,14 +74,8 @@ export function defineImport(program: Command): void {
     )
     .option('--spill <directory>', 'where data may wait that arrives before its place is known')
     .option('--fresh', 'begin anew, whatever an earlier run left on the target')
-    .option('--force', 'overwrite a target that holds something else')
-    .option('--ca <file>', 'PEM certificates to trust beside those of the system')
-    .option('--headers-file <file>', 'request headers, a "Name: value" a line; also in $DISKFERRY_HEADERS')
-    .option('--insecure-redirects', 'follow redirects from https to http')
-    .option(
-      '--credentials-file <file>',
-      'user:password for the server; also in $DISKFERRY_USERNAME and $DISKFERRY_PASSWORD',
-    )
+    .option('--force', 'overwrite a target that holds something else');
+  addSourceFlags(command)
     .addOption(
       new Option('--stall <seconds>', 'silence after which a connection is given up')
         .argParser(seconds)
@@ -106,7 +99,6 @@ export function defineImport(program: Command): void {
 }
 
 async function runImport(source: string, target: string, flags: ImportFlags): Promise<void> {
-  const { refuseSecretsInArguments, sourceOptions } = await import('../credentials.ts');
   refuseSecretsInArguments(source);
   const [{ howToGoOn, logTo, showProgress }, { listenForStop }, { stateDirectory }, { FerryError }, { transfer }] =
     await Promise.all([
@@ -134,6 +126,7 @@ async function runImport(source: string, target: string, flags: ImportFlags): Pr
       fresh: flags.fresh === true,
       force: flags.force === true,
       stateDirectory: stateDirectory(),
+      ...(flags.path === undefined ? {} : { path: flags.path }),
       ...(flags.size === undefined ? {} : { size: flags.size }),
       ...(flags.rate === undefined ? {} : { rate: flags.rate }),
       ...(flags.memory === undefined ? {} : { memory: flags.memory }),

@@ -1,11 +1,8 @@
 import { type Command, Option } from 'commander';
+import { addSourceFlags, refuseSecretsInArguments, type SourceFlags, sourceOptions } from '../credentials.ts';
 
-interface InspectFlags {
+interface InspectFlags extends SourceFlags {
   readonly as?: 'source' | 'target';
-  readonly ca?: string;
-  readonly headersFile?: string;
-  readonly credentialsFile?: string;
-  readonly insecureRedirects?: boolean;
   readonly json?: boolean;
   readonly verbose?: boolean;
 }
@@ -24,7 +21,7 @@ Exit codes: 0 also where import would refuse the image (the answer says so);
 otherwise as in docs/errors.md.`;
 
 export function defineInspect(program: Command): void {
-  program
+  const command = program
     .command('inspect')
     .summary('show what an image is and how it would be imported')
     .description(
@@ -32,14 +29,8 @@ export function defineInspect(program: Command): void {
     )
     .argument('<what>', 'source as for import, or a target')
     .argument('[target]', 'where it would go: the answer says whether it fits')
-    .addOption(new Option('--as <end>', 'look at a local file or device as this').choices(['source', 'target']))
-    .option('--ca <file>', 'PEM certificates to trust beside those of the system')
-    .option('--headers-file <file>', 'request headers, a "Name: value" a line; also in $DISKFERRY_HEADERS')
-    .option('--insecure-redirects', 'follow redirects from https to http')
-    .option(
-      '--credentials-file <file>',
-      'user:password for the server; also in $DISKFERRY_USERNAME and $DISKFERRY_PASSWORD',
-    )
+    .addOption(new Option('--as <end>', 'look at a local file or device as this').choices(['source', 'target']));
+  addSourceFlags(command)
     .option('--json', 'print the answer as JSON on standard output')
     .option('-v, --verbose', 'say more on standard error')
     .addHelpText('after', EXAMPLES)
@@ -47,7 +38,6 @@ export function defineInspect(program: Command): void {
 }
 
 async function runInspect(what: string, target: string | undefined, flags: InspectFlags): Promise<void> {
-  const { refuseSecretsInArguments, sourceOptions } = await import('../credentials.ts');
   refuseSecretsInArguments(what);
   const [{ logTo, showProgress }, { listenForStop }, { stateDirectory }, { inspectSource, inspectTarget }, text] =
     await Promise.all([
@@ -67,7 +57,8 @@ async function runInspect(what: string, target: string | undefined, flags: Inspe
   }
   const destination = target === undefined ? undefined : { path: target, stateDirectory: stateDirectory() };
   const log = logTo(showProgress(process.stderr, 'none'), flags.verbose === true);
-  const found = await inspectSource(what, await sourceOptions(flags), destination, listenForStop().signal, log);
+  const { signal } = listenForStop();
+  const found = await inspectSource(what, await sourceOptions(flags), destination, flags.path, signal, log);
   process.stdout.write(flags.json ? `${JSON.stringify(found)}\n` : text.sourceText(found));
 }
 

@@ -13,10 +13,18 @@ function failure(message: string, code: Code, retryable = false, cause?: unknown
   return new FerryError(message, { code, stage: 'source', retryable, ...(cause === undefined ? {} : { cause }) });
 }
 
-/** What an answer that is not 2xx means. `credentials` names the kinds that were sent, never a value. */
-export function statusFailure(url: URL, answer: Answer, credentials: string): FerryError {
+/**
+ * What an answer that is not 2xx means. `credentials` names the kinds that were sent, never a value; `reason` is what
+ * the server said.
+ */
+export function statusFailure(
+  url: URL,
+  answer: Pick<Answer, 'status' | 'fields'>,
+  credentials: string,
+  reason?: string,
+): FerryError {
   const { status } = answer;
-  const said = `${shown(url)} answered ${status}`;
+  const said = `${shown(url)} answered ${status}${reason === undefined ? '' : ` (${reason})`}`;
   if (status === 401 || status === 403) return failure(`${said}: access denied; sent were ${credentials}`, 'DENIED');
   if (status === 404 || status === 410) return failure(`${said}: there is no such object`, 'NOT_FOUND');
   if (status === 407) return failure(`${said}: the proxy wants a user name and password in its URL`, 'DENIED');

@@ -63,7 +63,7 @@ export function entityTag(fields: Fields): Tag | undefined {
 
 /**
  * SHA-256 or SHA-512 that the server promises of the whole representation: `Repr-Digest` (RFC 9530), `Digest`
- * (RFC 3230), `x-amz-checksum-sha256` of objects uploaded in one piece; `Content-Digest` is of this message only, so it
+ * (RFC 3230), `x-amz-checksum-sha256` of objects uploaded in one piece; the CRC-32C of `x-goog-hash`; `Content-Digest` is of this message only, so it
  * counts when the message carries the whole.
  */
 export function promisedDigest(fields: Fields, whole: boolean): Digest | undefined {
@@ -78,12 +78,20 @@ export function promisedDigest(fields: Fields, whole: boolean): Digest | undefin
   }
   const amazon = field(fields, 'x-amz-checksum-sha256');
   if (amazon !== undefined && field(fields, 'x-amz-checksum-type') !== 'COMPOSITE') return fromBase64('sha256', amazon);
+  // Of the stored object; composite ones have no other ("Hashes and ETags", Google Cloud Storage).
+  for (const item of field(fields, 'x-goog-hash')?.split(',') ?? []) {
+    const match = /^\s*crc32c=([A-Za-z0-9+/]+={0,2})\s*$/.exec(item);
+    if (match) return fromBase64('crc32c', match[1] ?? '');
+  }
   return undefined;
 }
+
+/** Bytes of each. */
+const LENGTHS = { sha256: 32, sha512: 64, crc32c: 4 } as const;
 
 function fromBase64(algorithm: Digest['algorithm'], text: string): Digest | undefined {
   const bytes = Buffer.from(text, 'base64');
   // Buffer.from skips what is no base64, such as the part count of a composite checksum ('…-3').
-  if (bytes.toString('base64') !== text || bytes.length !== (algorithm === 'sha256' ? 32 : 64)) return undefined;
+  if (bytes.toString('base64') !== text || bytes.length !== LENGTHS[algorithm]) return undefined;
   return { algorithm, hex: bytes.toString('hex') };
 }

@@ -1,24 +1,15 @@
 import type { Context } from '../context.ts';
 import { FerryError } from '../errors.ts';
-import { Connections } from '../http/connection.ts';
-import { type Answer, type Fields, field, send } from '../http/exchange.ts';
-import { concernsCertificate, showCertificate, shown, statusFailure, transportFailure } from '../http/failures.ts';
+import { Client, type HttpSpec, stopped } from '../http/client.ts';
+import { type Answer, type Fields, field } from '../http/exchange.ts';
+import { shown } from '../http/failures.ts';
 import { contentLength, entityTag, parseContentRange, parseUnsatisfied, promisedDigest } from '../http/fields.ts';
-import { type Arrival, follow } from '../http/redirects.ts';
+import type { Arrival } from '../http/redirects.ts';
 import type { ByteStream, Source, SourceDetails, SourceDriver, SourceFacts, SourceOptions } from '../source.ts';
 import { exactly } from './exactly.ts';
 
 /** The first request asks for this much: what a plan needs, and no more traffic than a plan may cost. */
 const FIRST = 1024 * 1024;
-
-export interface HttpSpec {
-  readonly url: URL;
-  readonly headers: Readonly<Record<string, string>>;
-  readonly authorization?: string;
-  readonly ca?: string;
-  readonly insecureRedirects: boolean;
-  readonly environment: NodeJS.ProcessEnv;
-}
 
 export const http: SourceDriver<HttpSpec> = {
   schemes: ['http', 'https'],
@@ -43,20 +34,23 @@ export const http: SourceDriver<HttpSpec> = {
       ...(credentials ? { authorization: basic(credentials.username, credentials.password) } : {}),
       ...(options.ca === undefined ? {} : { ca: options.ca }),
       insecureRedirects: options.insecureRedirects ?? false,
-      environment: process.env,
+      environment: options.environment ?? process.env,
     };
   },
 
-  async open(spec: HttpSpec, context: Context): Promise<Source> {
-    const client = new Client(spec, context);
-    try {
-      return await openAt(client, await client.ask(0, FIRST, undefined, context.signal));
-    } catch (error) {
-      await client.connections.destroy();
-      throw error;
-    }
-  },
+  open: openHttp,
 };
+
+/** Opens what a server has at an address, for this driver and for those of stores that speak HTTP. */
+export async function openHttp(spec: HttpSpec, context: Context): Promise<Source> {
+  const client = new Client(spec, context);
+  try {
+    return await openAt(client, await client.ask(0, FIRST, undefined, context.signal));
+  } catch (error) {
+    await client.connections.destroy();
+    throw error;
+  }
+}
 
 function decode(text: string): string {
   try {
@@ -71,86 +65,14 @@ function basic(username: string, password: string): string {
   return `Basic ${Buffer.from(`${username}:${password}`).toString('base64')}`;
 }
 
-/** Asks, with what each origin may be told, and remembers where the object was found. */
-class Client {
-  readonly spec: HttpSpec;
-  readonly context: Context;
-  readonly connections: Connections;
-  /** Milliseconds that the last answer's head took. */
-  latency = 0;
-  /** Where the last redirect led: later reads go there at once. */
-  #final: URL;
-
-  constructor(spec: HttpSpec, context: Context) {
-    this.spec = spec;
-    this.context = context;
-    this.connections = new Connections(spec.ca, spec.environment);
-    this.#final = spec.url;
-  }
-
-  /** The answer to a GET of [from, to), whatever it says. */
-  async ask(from: number, to: number | undefined, match: string | undefined, signal: AbortSignal): Promise<Arrival> {
-    const range = `bytes=${from}-${to === undefined ? '' : to - 1}`;
-    const conditions = match === undefined ? { range } : { range, 'if-match': match };
-    const ask = (url: URL): Promise<Answer> => this.#send(url, conditions, signal);
-    let arrival = await follow(this.#final, this.spec.insecureRedirects, ask);
-    if ([401, 403, 410].includes(arrival.answer.status) && this.#final.href !== this.spec.url.href) {
-      // A signed address has expired: the original one gives a new one.
-      arrival.answer.discard();
-      arrival = await follow(this.spec.url, this.spec.insecureRedirects, ask);
-    }
-    this.#final = arrival.url;
-    return arrival;
-  }
-
-  /** Kinds of credentials that an address is sent. */
-  credentials(url: URL): string {
-    if (url.origin !== this.spec.url.origin) return 'no credentials (the redirect led to another origin)';
-    const kinds = this.spec.authorization === undefined ? [] : ['a user name and password'];
-    const names = Object.keys(this.spec.headers);
-    if (names.length > 0) kinds.push(`the header fields ${names.join(', ')}`);
-    return kinds.length === 0 ? 'no credentials' : kinds.join(' and ');
-  }
-
-  failure(url: URL, error: unknown): FerryError {
-    return transportFailure(url, error, this.connections.proxy(url));
-  }
-
-  async #send(url: URL, conditions: Record<string, string>, signal: AbortSignal): Promise<Answer> {
-    const { spec, connections, context } = this;
-    const own = url.origin === spec.url.origin;
-    const headers: Record<string, string> = {};
-    if (own && spec.authorization !== undefined) headers.authorization = spec.authorization;
-    // What a person gives goes to the origin that it was given for, and never replaces what reading safely needs.
-    if (own) for (const [name, value] of Object.entries(spec.headers)) headers[name.toLowerCase()] = value;
-    Object.assign(headers, { accept: '*/*', 'user-agent': 'diskferry', 'accept-encoding': 'identity' }, conditions);
-    context.counters.opened += 1;
-    try {
-      const request = { url, headers, headersTimeout: context.limits.stall };
-      const asked = performance.now();
-      const answer = await send(connections.dispatcher(url), request, signal);
-      this.latency = performance.now() - asked;
-      return answer;
-    } catch (error) {
-      if (signal.aborted) throw stopped(signal);
-      const proxy = connections.proxy(url);
-      const peer = proxy === undefined && concernsCertificate(error, url) ? await showCertificate(url) : undefined;
-      throw transportFailure(url, error, proxy, peer);
-    }
-  }
-}
-
-function stopped(signal: AbortSignal): FerryError {
-  if (signal.reason instanceof FerryError) return signal.reason;
-  return new FerryError('the transfer was stopped', { code: 'ABORTED', stage: 'source', cause: signal.reason });
-}
-
 /** What must be the same in every later answer. */
 interface Pinned {
   readonly total: number | undefined;
   readonly etag: string | undefined;
   readonly modified: string | undefined;
   readonly encoding: string | undefined;
+  /** Values of the fields that name the version. */
+  readonly versions: readonly (string | undefined)[];
 }
 
 async function openAt(client: Client, arrival: Arrival): Promise<Source> {
@@ -180,9 +102,7 @@ async function openAt(client: Client, arrival: Arrival): Promise<Source> {
     ranges = true;
     total = 0;
   } else {
-    const error = statusFailure(url, answer, client.credentials(url));
-    answer.discard();
-    throw error;
+    throw await client.refusal(url, answer);
   }
   const tag = entityTag(fields);
   const digest = promisedDigest(fields, status === 200);
@@ -204,9 +124,15 @@ async function openAt(client: Client, arrival: Arrival): Promise<Source> {
     etag: tag?.text,
     modified: field(fields, 'last-modified'),
     encoding: field(fields, 'content-encoding'),
+    versions: versionsOf(client.spec, fields),
   };
+  client.pin(fields);
   const first = await refuseWebPage(client, url, answer);
   return new HttpSource(client, facts, pinned, detailsOf(client, arrival, facts), { ...answer, next: first });
+}
+
+function versionsOf(spec: HttpSpec, fields: Fields): (string | undefined)[] {
+  return (spec.versions ?? []).map((name) => field(fields, name));
 }
 
 /** Looks into a body that calls itself HTML. Gives the body's `next`, nothing taken from it. */
@@ -286,7 +212,7 @@ class HttpSource implements Source {
     this.facts = facts;
     this.#pinned = pinned;
     this.details = details;
-    this.name = shown(client.spec.url);
+    this.name = client.spec.name ?? shown(client.spec.url);
     this.#opened = opened;
   }
 
@@ -332,6 +258,11 @@ class HttpSource implements Source {
   /** The answer to a range request, proven to be the range of the object that was opened. */
   async #range(from: number, to: number, signal: AbortSignal): Promise<Answer> {
     const { answer, url } = await this.#client.ask(from, to, this.facts.validator, signal);
+    if (![200, 206, 412, 416].includes(answer.status)) {
+      if (answer.status !== 404 || !this.#client.spec.pin) throw await this.#client.refusal(url, answer);
+      answer.discard();
+      throw this.#error(`${shown(url)} was replaced or deleted since it was opened`, 'CHANGED');
+    }
     try {
       this.#prove(answer, url, from, to);
       return answer;
@@ -344,9 +275,7 @@ class HttpSource implements Source {
   #prove({ status, fields }: Answer, url: URL, from: number, to: number): void {
     const refuse = (what: string): FerryError => this.#error(`${shown(url)} ${what}`, 'CHANGED');
     if (status === 416) throw refuse(`no longer has bytes ${from} to ${to}: it was replaced since it was opened`);
-    if (status !== 206 && status !== 200) {
-      throw statusFailure(url, { status, fields } as Answer, this.#client.credentials(url));
-    }
+    if (status === 412) throw refuse('was replaced since it was opened (answer 412)');
     const differs = this.#difference(fields);
     if (differs !== undefined) throw refuse(`was replaced since it was opened: ${differs}`);
     if (status === 200) {
@@ -382,6 +311,8 @@ class HttpSource implements Source {
     const modified = field(fields, 'last-modified');
     if (etag === undefined && modified !== this.#pinned.modified) return 'its Last-Modified is another one';
     if (field(fields, 'content-encoding') !== this.#pinned.encoding) return 'its Content-Encoding is another one';
+    if (versionsOf(this.#client.spec, fields).some((value, n) => value !== this.#pinned.versions[n]))
+      return 'it has another version';
     return undefined;
   }
 

@@ -2,15 +2,21 @@ import type { Context } from '../context.ts';
 import { FerryError } from '../errors.ts';
 import { retrying } from '../filters/retry.ts';
 import type { Source, SourceDriver, SourceOptions } from '../source.ts';
+import { azure } from './azure.ts';
 import { blank } from './blank.ts';
 import { exec } from './exec.ts';
 import { file } from './file.ts';
+import { gcs } from './gcs.ts';
 import { http } from './http.ts';
+import { s3 } from './s3.ts';
 import { stdin } from './stdin.ts';
 
 /** Every driver. A new source is one file and one line here. */
 const DRIVERS: readonly SourceDriver<unknown>[] = [
   http as SourceDriver<unknown>,
+  s3 as SourceDriver<unknown>,
+  gcs as SourceDriver<unknown>,
+  azure as SourceDriver<unknown>,
   file as SourceDriver<unknown>,
   stdin as SourceDriver<unknown>,
   blank as SourceDriver<unknown>,

@@ -2,11 +2,13 @@
 
 use std::fmt::Display;
 
+use crate::archives::{Pick, tar};
 use crate::error::{Code, Error, Result, Stage};
 use crate::limits::Limits;
 
 pub mod bzip2;
 pub mod gzip;
+pub mod layers;
 pub mod lz4;
 pub mod xz;
 pub mod zstd;
@@ -36,7 +38,7 @@ pub trait Sink {
 }
 
 /// A place where decoding can begin again: at a gzip member or deflate block, a zstd frame, an xz block,
-/// an lz4 frame or independent block, a bzip2 block.
+/// an lz4 frame or independent block, a bzip2 block, any byte of a member of an archive.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Restart {
     /// Offset in the codec's input of the first byte that must be pushed again.
@@ -49,14 +51,14 @@ pub struct Restart {
 }
 
 impl Restart {
-    fn encode<T: serde::Serialize>(source_offset: u64, decoded_offset: u64, state: &T) -> Result<Restart> {
+    pub(crate) fn encode<T: serde::Serialize>(source_offset: u64, decoded_offset: u64, state: &T) -> Result<Restart> {
         let state = postcard::to_allocvec(state)
             .map_err(|e| Error::new(Code::Io, Stage::Decode, format!("a restart point could not be kept: {e}")))?;
         Ok(Restart { source_offset, decoded_offset, state })
     }
 
     /// The codec's own state. A state that another version wrote, or that was damaged, is CORRUPT.
-    fn decode<'a, T: serde::Deserialize<'a>>(&'a self, kind: Kind) -> Result<T> {
+    pub(crate) fn decode<'a, T: serde::Deserialize<'a>>(&'a self, kind: Kind) -> Result<T> {
         postcard::from_bytes(&self.state).map_err(|_| bad_state(kind))
     }
 }
@@ -108,9 +110,12 @@ pub enum Kind {
     Xz,
     Lz4,
     Bzip2,
+    /// An archive, of which one member comes out.
+    Tar,
 }
 
 impl Kind {
+    /// Every compression; an archive is none.
     pub const ALL: [Kind; 5] = [Kind::Gzip, Kind::Zstd, Kind::Xz, Kind::Lz4, Kind::Bzip2];
 
     pub fn name(self) -> &'static str {
@@ -120,11 +125,12 @@ impl Kind {
             Kind::Xz => "xz",
             Kind::Lz4 => "lz4",
             Kind::Bzip2 => "bzip2",
+            Kind::Tar => "tar",
         }
     }
 
     pub fn from_name(name: &str) -> Option<Kind> {
-        Kind::ALL.into_iter().find(|kind| kind.name() == name)
+        Kind::ALL.into_iter().chain([Kind::Tar]).find(|kind| kind.name() == name)
     }
 
     /// Recognises a codec by its magic number, never by a name.
@@ -139,19 +145,27 @@ impl Kind {
             Some(Kind::Lz4)
         } else if bzip2::detect(head) {
             Some(Kind::Bzip2)
+        } else if tar::detect(head) {
+            Some(Kind::Tar)
         } else {
             None
         }
     }
 
-    /// A decoder for a whole stream, or for what follows `from`.
+    /// A decoder for a whole stream, or for what follows `from`; of an archive the only disk.
     pub fn open(self, limits: &Limits, from: Option<&Restart>) -> Result<Box<dyn Codec>> {
+        self.open_picking(&Pick::Only, limits, from)
+    }
+
+    /// The same; of an archive what `pick` says.
+    pub fn open_picking(self, pick: &Pick, limits: &Limits, from: Option<&Restart>) -> Result<Box<dyn Codec>> {
         let codec: Box<dyn Codec> = match self {
             Kind::Gzip => Box::new(gzip::Gzip::new(limits, from)?),
             Kind::Zstd => Box::new(zstd::Zstd::new(limits, from)?),
             Kind::Xz => Box::new(xz::Xz::new(limits, from)?),
             Kind::Lz4 => Box::new(lz4::Lz4::new(limits, from)?),
             Kind::Bzip2 => Box::new(bzip2::Bzip2::new(limits, from)?),
+            Kind::Tar => Box::new(tar::Tar::new(pick, from)?),
         };
         Ok(Box::new(Once { codec, failed: None }))
     }
@@ -164,6 +178,7 @@ impl Kind {
             Kind::Xz => xz::memory(head, limits),
             Kind::Lz4 => lz4::memory(head, limits),
             Kind::Bzip2 => bzip2::memory(head, limits),
+            Kind::Tar => Ok(tar::memory()),
         }
     }
 }

@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::Instant;
 
+use crate::archives::Pick;
 use crate::bytes::{Bytes, Pool, SLAB, SlabMut};
-use crate::codecs::{self, Codec, Restart, Sink};
+use crate::codecs::layers::open_layers;
+use crate::codecs::{self, Restart, Sink};
 use crate::digest::LEAF;
 use crate::error::{Code, Error, Result, Stage};
 use crate::formats::{Format, Wants};
@@ -28,6 +30,7 @@ pub struct Decoder {
     pub barriers: Barriers,
     pub format: Box<dyn Format>,
     pub codecs: Vec<codecs::Kind>,
+    pub pick: Pick,
     pub limits: Limits,
     pub output_slabs: usize,
     /// Where a coded stream goes on from a checkpoint; its head is decoded again from the beginning first.
@@ -147,7 +150,7 @@ impl Decoder {
 
     /// One pass of a compressed stream from `from`; stops when `enough` decoded bytes are out.
     fn coded_pass(&mut self, from: Option<&Restart>, enough: Option<u64>) -> Result<Option<(u64, u64)>> {
-        let mut codec = open_layers(&self.codecs, &self.limits, from)?;
+        let mut codec = open_layers(&self.codecs, &self.pick, &self.limits, from)?;
         let source_from = from.map_or(0, |r| r.source_offset);
         let decoded_from = from.map_or(0, |r| r.decoded_offset);
         self.begin_round(&Wants::Rest(source_from));
@@ -336,85 +339,5 @@ impl Sink for Output<'_> {
         self.restart_taken_at = self.source;
         self.offered = Some(at);
         Ok(())
-    }
-}
-
-/// Codecs within codecs, the outermost first. Only a single layer can begin again in the middle.
-fn open_layers(kinds: &[codecs::Kind], limits: &Limits, from: Option<&Restart>) -> Result<Box<dyn Codec>> {
-    match kinds {
-        [only] => only.open(limits, from),
-        [outer, inner @ ..] => {
-            Ok(Box::new(Nested { outer: outer.open(limits, None)?, inner: open_layers(inner, limits, None)? }))
-        }
-        [] => Err(Error::new(Code::BadSpec, Stage::Decode, "no codec to open")),
-    }
-}
-
-struct Nested {
-    outer: Box<dyn Codec>,
-    inner: Box<dyn Codec>,
-}
-
-/// The inner codec as the outer one's sink.
-struct Between<'a> {
-    inner: &'a mut dyn Codec,
-    out: &'a mut dyn Sink,
-    buffer: Vec<u8>,
-}
-
-impl Sink for Between<'_> {
-    fn space(&mut self) -> Result<&mut [u8]> {
-        Ok(&mut self.buffer)
-    }
-
-    fn commit(&mut self, n: usize) -> Result<()> {
-        self.inner.push(&self.buffer[..n], self.out)
-    }
-
-    fn restart_due(&self) -> bool {
-        false
-    }
-
-    fn restart(&mut self, _at: Restart) -> Result<()> {
-        Ok(())
-    }
-}
-
-impl Nested {
-    fn between<'a>(inner: &'a mut dyn Codec, out: &'a mut dyn Sink) -> Between<'a> {
-        Between { inner, out, buffer: vec![0; 64 << 10] }
-    }
-}
-
-/// Restart points of an inner layer mean nothing to the source.
-struct NoRestart<'a>(&'a mut dyn Sink);
-
-impl Sink for NoRestart<'_> {
-    fn space(&mut self) -> Result<&mut [u8]> {
-        self.0.space()
-    }
-
-    fn commit(&mut self, n: usize) -> Result<()> {
-        self.0.commit(n)
-    }
-
-    fn restart_due(&self) -> bool {
-        false
-    }
-
-    fn restart(&mut self, _at: Restart) -> Result<()> {
-        Ok(())
-    }
-}
-
-impl Codec for Nested {
-    fn push(&mut self, input: &[u8], out: &mut dyn Sink) -> Result<()> {
-        self.outer.push(input, &mut Self::between(&mut *self.inner, &mut NoRestart(out)))
-    }
-
-    fn finish(&mut self, out: &mut dyn Sink) -> Result<()> {
-        let out = &mut NoRestart(out);
-        self.outer.finish(&mut Self::between(&mut *self.inner, out))?;
-        self.inner.finish(out)
     }
 }

@@ -44,6 +44,8 @@ struct Done {
     to: Arc<Sinkhole>,
     decoded: Decoded,
     source_digest: Option<SourceDigest>,
+    /// Where it was demanded.
+    source_crc: Option<SourceDigest>,
     past_finishing: Option<Finishing>,
     resumes: u32,
     options: Options,
@@ -88,7 +90,7 @@ impl Rest {
         let decoded = self.decoded.lock().unwrap_or_else(PoisonError::into_inner).take();
         let decoded = decoded.ok_or_else(|| take("the decoder left no result"))?;
         let hasher = self.hashed.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let source_digest = match hasher {
+        let found = match hasher {
             Some(hasher) if self.past_finishing.is_none() => hasher.finish(decoded.source_length)?,
             _ => None,
         };
@@ -97,7 +99,8 @@ impl Rest {
             shared,
             to: self.to,
             decoded,
-            source_digest,
+            source_digest: found.map(|(digest, _)| digest),
+            source_crc: found.and_then(|(_, crc)| crc),
             past_finishing: self.past_finishing,
             resumes: self.resumes,
             options: self.options,
@@ -121,7 +124,8 @@ impl Rest {
 impl Done {
     fn verify_source(&self) -> Result<()> {
         let Some(expected) = self.options.digest else { return Ok(()) };
-        match self.source_digest {
+        let crc = matches!(expected, SourceDigest::Crc32c(_));
+        match if crc { self.source_crc } else { self.source_digest } {
             Some(found) if found == expected => Ok(()),
             Some(found) => Err(mismatch("source's digest", &expected.to_string(), &found.to_string())),
             None => {
@@ -231,7 +235,9 @@ impl Done {
         let f = self.past_finishing.clone().ok_or_else(Error::aborted)?;
         let length = f.virtual_size;
         self.demand_disk_digest(&f.disk_digest)?;
-        if self.options.digest.is_some() && self.options.digest.map(short) != f.source_digest {
+        // A CRC is not in the record; the identity, which is, names it.
+        let demanded = self.options.digest.filter(|digest| !matches!(digest, SourceDigest::Crc32c(_)));
+        if demanded.is_some() && demanded.map(short) != f.source_digest {
             let what =
                 "the transfer that is being finished was verified against another digest; run again with --fresh";
             return Err(Error::new(Code::DigestMismatch, Stage::Verify, what));
@@ -250,10 +256,7 @@ impl Done {
             zeroed: f.zeroed,
             skipped: f.skipped,
             // A SHA-512 is longer than the record's room: then only its comparison is left.
-            source_digest: match self.options.digest {
-                Some(demanded) => Some(demanded),
-                None => f.source_digest.map(SourceDigest::Sha256),
-            },
+            source_digest: demanded.or(f.source_digest.map(SourceDigest::Sha256)),
             disk_digest: f.disk_digest,
             reread: 0,
             resumes: self.resumes,
@@ -331,6 +334,7 @@ fn short(digest: SourceDigest) -> [u8; 32] {
     match digest {
         SourceDigest::Sha256(bytes) => bytes,
         SourceDigest::Sha512(bytes) => std::array::from_fn(|i| bytes[i]),
+        SourceDigest::Crc32c(_) => [0; 32],
     }
 }
 

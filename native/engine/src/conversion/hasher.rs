@@ -17,10 +17,12 @@ use super::input::Piece;
 pub enum SourceDigest {
     Sha256([u8; 32]),
     Sha512([u8; 64]),
+    /// Castagnoli's CRC (RFC 3720, section 12.1), big-endian: what stores promise of what they keep.
+    Crc32c([u8; 4]),
 }
 
 impl SourceDigest {
-    /// Reads `sha256:<64 hex>` or `sha512:<128 hex>`. Throws BAD_SPEC.
+    /// Reads `sha256:<64 hex>`, `sha512:<128 hex>` or `crc32c:<8 hex>`. Throws BAD_SPEC.
     pub fn parse(text: &str) -> Result<Self> {
         let bad = || Error::new(Code::BadSpec, Stage::Plan, "a digest is sha256:<64 hex> or sha512:<128 hex>");
         let (algorithm, hex) = text.split_once(':').ok_or_else(bad)?;
@@ -33,6 +35,7 @@ impl SourceDigest {
         match algorithm {
             "sha256" => bytes.try_into().map(SourceDigest::Sha256).map_err(|_| bad()),
             "sha512" => bytes.try_into().map(SourceDigest::Sha512).map_err(|_| bad()),
+            "crc32c" => bytes.try_into().map(SourceDigest::Crc32c).map_err(|_| bad()),
             _ => Err(bad()),
         }
     }
@@ -43,6 +46,7 @@ impl fmt::Display for SourceDigest {
         let (name, bytes): (_, &[u8]) = match self {
             SourceDigest::Sha256(bytes) => ("sha256", bytes),
             SourceDigest::Sha512(bytes) => ("sha512", bytes),
+            SourceDigest::Crc32c(bytes) => ("crc32c", bytes),
         };
         write!(f, "{name}:")?;
         bytes.iter().try_for_each(|b| write!(f, "{b:02x}"))
@@ -55,37 +59,75 @@ pub enum Feed {
     Barrier(u64),
 }
 
-/// The running hashes: SHA-256 always, SHA-512 where it is demanded (it is three times as dear).
+/// Which hash runs beside SHA-256.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Beside {
+    Nothing,
+    /// Three times as dear as SHA-256.
+    Sha512,
+    Crc32c,
+}
+
+impl Beside {
+    pub fn of(demanded: Option<SourceDigest>) -> Self {
+        match demanded {
+            Some(SourceDigest::Sha512(_)) => Self::Sha512,
+            Some(SourceDigest::Crc32c(_)) => Self::Crc32c,
+            Some(SourceDigest::Sha256(_)) | None => Self::Nothing,
+        }
+    }
+}
+
+enum Second {
+    Nothing,
+    Sha512(Box<Sha512>),
+    Crc32c(u32),
+}
+
+/// The running hashes: SHA-256 always, another where it is demanded.
 struct Hashes {
     sha256: Sha256,
-    sha512: Option<Sha512>,
+    second: Second,
 }
 
 impl Hashes {
-    fn new(sha512: bool) -> Self {
-        Self { sha256: Sha256::new(), sha512: sha512.then(Sha512::new) }
+    fn new(beside: Beside) -> Self {
+        let second = match beside {
+            Beside::Nothing => Second::Nothing,
+            Beside::Sha512 => Second::Sha512(Box::default()),
+            Beside::Crc32c => Second::Crc32c(0),
+        };
+        Self { sha256: Sha256::new(), second }
     }
 
     fn update(&mut self, bytes: &[u8]) {
         self.sha256.update(bytes);
-        if let Some(sha512) = &mut self.sha512 {
-            sha512.update(bytes);
+        match &mut self.second {
+            Second::Nothing => {}
+            Second::Sha512(sha512) => sha512.update(bytes),
+            Second::Crc32c(crc) => *crc = crc32c::crc32c_append(*crc, bytes),
         }
     }
 
     fn state(&self) -> Vec<u8> {
         let mut state = self.sha256.serialize().to_vec();
-        if let Some(sha512) = &self.sha512 {
-            state.extend_from_slice(&sha512.serialize());
+        match &self.second {
+            Second::Nothing => {}
+            Second::Sha512(sha512) => state.extend_from_slice(&sha512.serialize()),
+            Second::Crc32c(crc) => state.extend_from_slice(&crc.to_be_bytes()),
         }
         state
     }
 
-    fn from_state(state: &[u8], sha512: bool) -> Option<Self> {
+    fn from_state(state: &[u8], beside: Beside) -> Option<Self> {
         let (first, second) = state.split_at_checked(Sha256::new().serialize().len())?;
         Some(Self {
             sha256: Sha256::deserialize(first.try_into().ok()?).ok()?,
-            sha512: if sha512 { Some(Sha512::deserialize(second.try_into().ok()?).ok()?) } else { None },
+            second: match beside {
+                Beside::Nothing => Second::Nothing,
+                Beside::Sha512 => Second::Sha512(Box::new(Sha512::deserialize(second.try_into().ok()?).ok()?)),
+                Beside::Crc32c => Second::Crc32c(u32::from_be_bytes(second.try_into().ok()?)),
+            },
         })
     }
 }
@@ -99,13 +141,13 @@ pub struct Hasher {
 }
 
 impl Hasher {
-    pub fn new(sha512: bool) -> Self {
-        Self { hashes: Hashes::new(sha512), position: 0, expected: None }
+    pub fn new(beside: Beside) -> Self {
+        Self { hashes: Hashes::new(beside), position: 0, expected: None }
     }
 
     /// Goes on from `state` at `offset`.
-    pub fn resume(offset: u64, state: &[u8], sha512: bool) -> Result<Self> {
-        let hashes = Hashes::from_state(state, sha512).ok_or_else(|| {
+    pub fn resume(offset: u64, state: &[u8], beside: Beside) -> Result<Self> {
+        let hashes = Hashes::from_state(state, beside).ok_or_else(|| {
             Error::new(
                 Code::Corrupt,
                 Stage::Target,
@@ -116,8 +158,8 @@ impl Hasher {
     }
 
     /// Hashes from the beginning and demands that the state at `offset` is the one that was seen then.
-    pub fn replay(offset: u64, state: Vec<u8>, sha512: bool) -> Self {
-        Self { expected: Some((offset, state)), ..Self::new(sha512) }
+    pub fn replay(offset: u64, state: Vec<u8>, beside: Beside) -> Self {
+        Self { expected: Some((offset, state)), ..Self::new(beside) }
     }
 
     fn update(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
@@ -173,8 +215,9 @@ impl Hasher {
         Ok(())
     }
 
-    /// The digest, if all `length` bytes were seen: SHA-512 where that is kept, else SHA-256.
-    pub fn finish(self, length: Option<u64>) -> Result<Option<SourceDigest>> {
+    /// The digest of people, SHA-512 where that was demanded, else SHA-256, and the CRC where it was; if all `length`
+    /// bytes were seen.
+    pub fn finish(self, length: Option<u64>) -> Result<Option<(SourceDigest, Option<SourceDigest>)>> {
         if let Some((at, _)) = self.expected {
             let what = format!(
                 "the source ends at {} bytes, the transfer that is being continued had read {at}",
@@ -185,9 +228,11 @@ impl Hasher {
         if length != Some(self.position) {
             return Ok(None);
         }
-        Ok(Some(match self.hashes.sha512 {
-            Some(sha512) => SourceDigest::Sha512(sha512.finalize().into()),
-            None => SourceDigest::Sha256(self.hashes.sha256.finalize().into()),
+        let sha256 = SourceDigest::Sha256(self.hashes.sha256.finalize().into());
+        Ok(Some(match self.hashes.second {
+            Second::Nothing => (sha256, None),
+            Second::Sha512(sha512) => (SourceDigest::Sha512(sha512.finalize().into()), None),
+            Second::Crc32c(crc) => (sha256, Some(SourceDigest::Crc32c(crc.to_be_bytes()))),
         }))
     }
 }

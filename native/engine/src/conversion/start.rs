@@ -17,7 +17,7 @@ use super::decoder::Decoder;
 use super::ends::{Ends, HELD, tail_start};
 use super::epoch::Epoch;
 use super::finish::Rest;
-use super::hasher::{Hasher, SourceDigest};
+use super::hasher::{Beside, Hasher};
 use super::input::Input;
 use super::jobs::Jobs;
 use super::leaves::Leaves;
@@ -199,8 +199,8 @@ pub fn start(target: Arc<dyn Target>, o: Options) -> Result<Conversion> {
         zeroed,
         shared: Arc::clone(&shared),
     });
-    let sha512 = matches!(o.digest, Some(SourceDigest::Sha512(_)));
-    let mut hasher = Hasher::new(sha512);
+    let beside = Beside::of(o.digest);
+    let mut hasher = Hasher::new(beside);
     let (mut skip_below, mut restart, mut resumed_at) = (0, None, 0);
     match &past {
         Past::None => {}
@@ -211,9 +211,9 @@ pub fn start(target: Arc<dyn Target>, o: Options) -> Result<Conversion> {
             resumed_at = c.watermark;
             if let Some(state) = &c.source_hash {
                 hasher = if replay {
-                    Hasher::replay(c.hash_offset, state.clone(), sha512)
+                    Hasher::replay(c.hash_offset, state.clone(), beside)
                 } else {
-                    Hasher::resume(c.hash_offset, state, sha512)?
+                    Hasher::resume(c.hash_offset, state, beside)?
                 };
             }
             restart = if replay { None } else { c.restart.clone() };
@@ -227,7 +227,7 @@ pub fn start(target: Arc<dyn Target>, o: Options) -> Result<Conversion> {
         && c.restart.is_none()
         && let Some(state) = &c.source_hash
     {
-        hasher = Hasher::replay(c.hash_offset, state.clone(), sha512);
+        hasher = Hasher::replay(c.hash_offset, state.clone(), beside);
     }
 
     let slabs = if o.sniffed.codecs.is_empty() { PLAIN_SLABS } else { CODED_SLABS };
@@ -264,6 +264,7 @@ pub fn start(target: Arc<dyn Target>, o: Options) -> Result<Conversion> {
         ),
         format,
         codecs: o.sniffed.codecs.clone(),
+        pick: o.sniffed.pick.clone(),
         limits: o.limits.clone(),
         output_slabs: OUTPUT_SLABS,
         restart,

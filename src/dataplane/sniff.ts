@@ -1,0 +1,45 @@
+import { FerryError } from './errors.ts';
+import type { HeadSource } from './filters/head.ts';
+import { fromEngine, type Limits, native, type Pick, type Probe, type Sniffed } from './native.ts';
+
+export interface Found {
+  readonly sniffed: Sniffed;
+  /** Where the disk lies behind the head, what the engine must be told of it. */
+  readonly probe?: Probe;
+}
+
+/**
+ * What the source is, from its head; where the disk lies in an archive behind it, the archive is read up to there. The
+ * source must then be able to be read again. Throws UNSUPPORTED when it is not, NOT_FOUND when the archive has no such
+ * member.
+ */
+export async function sniff(
+  source: HeadSource,
+  limits: Limits,
+  pick: Pick | undefined,
+  signal: AbortSignal,
+): Promise<Found> {
+  const head = await source.head(signal);
+  const sniffed = native().sniff(head, source.facts.length, limits, pick);
+  if (!sniffed.unseen || sniffed.refusal !== undefined) return { sniffed };
+  if (!source.facts.ranges) {
+    throw new FerryError(
+      `the disk lies in the archive behind the first ${head.length} bytes, and this source can be read once only: save the archive first, or put the disk at its beginning`,
+      { code: 'UNSUPPORTED', stage: 'plan' },
+    );
+  }
+  const probe = new (native().Probe)(head, limits, pick);
+  try {
+    let enough = false;
+    for await (const batch of source.read({ from: 0 }, signal)) {
+      for (const chunk of batch) {
+        enough = probe.push(chunk);
+        if (enough) break;
+      }
+      if (enough) break;
+    }
+    return { sniffed: probe.finish(!enough), probe };
+  } catch (thrown) {
+    throw fromEngine(thrown);
+  }
+}

@@ -1,0 +1,101 @@
+// Disks in archives: whatever is around them, wherever they stand in them.
+
+import { createReadStream } from 'node:fs';
+import { copyFile, mkdir, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { type Cli, cli } from '../support/cli.ts';
+import { loopDevice, recognised } from '../support/devices.ts';
+import { bootableDisk, difference, MiB, qcow2, run, shell } from '../support/images.ts';
+import { type Nginx, nginx } from '../support/nginx.ts';
+import { type TempDir, tempdir } from '../support/tempdir.ts';
+
+let home: TempDir;
+let program: Cli;
+let server: Nginx;
+const at = (name: string): string => join(home.path, name);
+const SIZE = 48 * MiB;
+
+beforeAll(async () => {
+  home = await tempdir();
+  program = await cli(home.path);
+  for (const name of ['in/disk', 'www']) await mkdir(at(name), { recursive: true });
+  await bootableDisk(at('in/disk.raw'), SIZE);
+  await qcow2(at('in/disk.raw'), at('in/disk/disk.qcow2'), { compressed: true });
+  const stream = ['-O', 'vmdk', '-o', 'subformat=streamOptimized'];
+  await run('qemu-img', 'qemu-utils', ['convert', '-f', 'raw', ...stream, at('in/disk.raw'), at('in/disk.vmdk')]);
+  await shell(`cd ${at('in')} && echo '<Envelope/>' > a.ovf && head -c 3M /dev/urandom > noise.bin && xz -0 -k disk.raw &&
+    tar -cSf ../www/sparse.tar disk.raw && tar -cf ../www/plain.tar disk.raw &&
+    tar -c a.ovf disk.vmdk > ../www/appliance.ova && tar -cz a.ovf disk/disk.qcow2 > ../www/disk.tar.gz &&
+    tar -c --zstd disk.raw.xz > ../www/packed.tar.zst && tar -c noise.bin disk.raw > ../www/deep.tar &&
+    tar -cz noise.bin disk/disk.qcow2 > ../www/deep.tar.gz && tar -c disk.raw noise.bin disk/disk.qcow2 > ../www/two.tar &&
+    tar -c noise.bin a.ovf > ../www/none.tar`);
+  server = await nginx({ root: at('www') });
+}, 120_000);
+afterAll(async () => {
+  await server?.[Symbol.asyncDispose]();
+  await home?.[Symbol.asyncDispose]();
+});
+
+const arrives = async (source: string, ...options: string[]): Promise<Awaited<ReturnType<Cli['imported']>>> => {
+  const target = at('target.img');
+  const report = await program.imported([source, target, ...options]);
+  expect(await difference(at('in/disk.raw'), target)).toBeUndefined();
+  await rm(target);
+  return report;
+};
+
+test.each([
+  ['sparse.tar', 'raw', ['tar']],
+  ['plain.tar', 'raw', ['tar']],
+  ['appliance.ova', 'vmdk', ['tar']],
+  ['disk.tar.gz', 'qcow2', ['gzip', 'tar']],
+  ['packed.tar.zst', 'raw', ['zstd', 'tar', 'xz']],
+  ['deep.tar', 'raw', ['tar']],
+  ['deep.tar.gz', 'qcow2', ['gzip', 'tar']],
+] as const)('%s', async (name, format, codecs) => {
+  expect(await arrives(`${server.url}/${name}`)).toMatchObject({ format, codecs });
+});
+
+test('of several disks one is named', async () => {
+  await arrives(`${server.url}/two.tar`, '--path', './disk.raw');
+  await arrives(`${server.url}/two.tar`, '--path', 'disk/disk.qcow2');
+  const missing = await program.refused([`${server.url}/two.tar`, at('target.img'), '--path', 'other.img']);
+  expect(missing).toMatchObject({ code: 'NOT_FOUND', message: expect.stringContaining('no file other.img') });
+});
+
+test('from standard input, where the disk stands at its beginning', async () => {
+  const target = at('target.img');
+  const ended = await program.run(['import', '-', target], { stdin: createReadStream(at('www/disk.tar.gz')) });
+  expect(ended.code, ended.stderr).toBe(0);
+  expect(await difference(at('in/disk.raw'), target)).toBeUndefined();
+  await rm(target);
+  const deep = await program.run(['import', '-', target], { stdin: createReadStream(at('www/deep.tar')) });
+  expect(deep.stderr).toMatch(
+    /behind the first 1048576 bytes, and this source can be read once only: save the archive/,
+  );
+});
+
+test('a second disk is an error by name, and nothing on the target looks like one', async () => {
+  await using device = await loopDevice(at('device'), SIZE + MiB);
+  const refused = await program.refused([`${server.url}/two.tar`, device.path]);
+  expect(refused).toMatchObject({
+    code: 'UNSUPPORTED',
+    message: expect.stringMatching(/disk\.raw and disk\/disk\.qcow2/),
+  });
+  expect(await recognised(device.path)).toEqual([]);
+  const none = await program.refused([`${server.url}/none.tar`, at('target.img')]);
+  expect(none).toMatchObject({ code: 'NOT_FOUND', message: expect.stringMatching(/it has noise\.bin, a\.ovf; name/) });
+});
+
+test('a raw disk in an archive is gone on with where it stopped', async () => {
+  const [source, target] = [at('www/again.tar'), at('target.img')];
+  await copyFile(at('www/plain.tar'), source);
+  const args = [`${server.url}/again.tar`, target];
+  expect((await program.killedAfter(4500, [...args, '--rate', '8MB/s'])).signal).toBe('SIGKILL');
+  const report = await program.imported(args);
+  expect(report.resumes).toBe(1);
+  expect(report.resumedAt).toBeGreaterThan(MiB);
+  expect(report.receivedBytes).toBeLessThan(report.sourceBytes - MiB);
+  expect(await difference(at('in/disk.raw'), target)).toBeUndefined();
+}, 60_000);
