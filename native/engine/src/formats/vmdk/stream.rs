@@ -150,9 +150,10 @@ impl Stream {
     /// The item is there as a whole: what it says, and what follows.
     fn complete(&mut self, disk: &mut dyn Disk) -> Result<()> {
         let next = match self.item {
-            Item::Marker => self.marker()?,
+            Item::Marker => self.marker(&self.buffer)?,
             Item::Grain { lba, len } => {
-                self.grain(lba, len, disk)?;
+                let packed = Bytes::copy_of(&self.buffer[GRAIN_MARKER..GRAIN_MARKER + len]);
+                self.grain(lba, packed, disk)?;
                 Item::Marker
             }
             Item::Table => {
@@ -173,6 +174,9 @@ impl Stream {
             // A small grain came with its marker.
             return if first { self.complete(disk) } else { Ok(()) };
         }
+        if matches!(next, Item::Directory(_)) {
+            self.directory = Some(self.position);
+        }
         self.item = next;
         self.start = self.position;
         self.buffer.clear();
@@ -182,8 +186,27 @@ impl Stream {
         Ok(())
     }
 
-    fn marker(&mut self) -> Result<Item> {
-        let (value, size, kind) = (le64(&self.buffer, 0), le32(&self.buffer, 8), le32(&self.buffer, GRAIN_MARKER));
+    /// A whole grain that lies in one piece: its bytes are not copied. Answers how many there were.
+    fn grain_at_once(&mut self, bytes: &Bytes, at: usize, disk: &mut dyn Disk) -> Result<Option<usize>> {
+        let left = &bytes[at..];
+        if self.item != Item::Marker || self.position != self.start || (left.len() as u64) < SECTOR {
+            return Ok(None);
+        }
+        let size = le32(left, 8) as usize;
+        let whole = (GRAIN_MARKER + size).next_multiple_of(SECTOR as usize);
+        if size == 0 || left.len() < whole {
+            return Ok(None);
+        }
+        let Item::Grain { lba, len } = self.marker(left)? else { return Ok(None) };
+        self.grain(lba, bytes.slice(at + GRAIN_MARKER, at + GRAIN_MARKER + len), disk)?;
+        self.position += whole as u64;
+        self.start = self.position;
+        self.turned |= self.head_is_done();
+        Ok(Some(whole))
+    }
+
+    fn marker(&self, sector: &[u8]) -> Result<Item> {
+        let (value, size, kind) = (le64(sector, 0), le32(sector, 8), le32(sector, GRAIN_MARKER));
         let at = self.start;
         if size > 0 {
             // Deflate adds 5 bytes to a block of 64 KiB that it cannot compress (RFC 1951, section 3.2.4); zlib 6.
@@ -205,16 +228,13 @@ impl Stream {
         }
         Ok(match kind {
             GRAIN_TABLE => Item::Table,
-            GRAIN_DIRECTORY => {
-                self.directory = Some(self.position);
-                Item::Directory(expected * SECTOR)
-            }
+            GRAIN_DIRECTORY => Item::Directory(expected * SECTOR),
             FOOTER => Item::Footer,
             _ => Item::Padding,
         })
     }
 
-    fn grain(&mut self, lba: u64, len: usize, disk: &mut dyn Disk) -> Result<()> {
+    fn grain(&mut self, lba: u64, packed: Bytes, disk: &mut dyn Disk) -> Result<()> {
         let (grain, size) = (self.header.grain, self.header.size);
         let at = lba.checked_mul(SECTOR).filter(|&at| at < size && at.is_multiple_of(grain));
         let Some(at) = at else {
@@ -230,15 +250,14 @@ impl Stream {
             Some(reached) if at > reached => disk.zero(reached, at - reached)?,
             _ => {}
         }
-        let packed = &self.buffer[GRAIN_MARKER..GRAIN_MARKER + len];
         let needed = grain.min(size - at);
         let origin = self.start + GRAIN_MARKER as u64;
         if needed == grain {
-            disk.packed(at, grain as usize, origin, Packing::Zlib, Bytes::copy_of(packed))?;
+            disk.packed(at, grain as usize, origin, Packing::Zlib, packed)?;
         } else {
             // The last one may be cut where the disk ends, or be whole.
             let mut out = vec![0; grain as usize];
-            let unpacked = libdeflater::Decompressor::new().zlib_decompress(packed, &mut out);
+            let unpacked = libdeflater::Decompressor::new().zlib_decompress(&packed, &mut out);
             if !unpacked.is_ok_and(|n| n as u64 >= needed) {
                 return Err(bad(&format!("the grain for disk offset {at} does not unpack to {needed} bytes")));
             }
@@ -294,7 +313,10 @@ impl Format for Stream {
         };
         let mut at = usize::try_from(skip).unwrap_or(usize::MAX).min(bytes.len());
         while at < bytes.len() && !self.turned {
-            at += self.advance(&bytes[at..], disk)?;
+            at += match self.grain_at_once(bytes, at, disk)? {
+                Some(n) => n,
+                None => self.advance(&bytes[at..], disk)?,
+            };
         }
         Ok(())
     }
