@@ -52,6 +52,7 @@ pub struct Sniffed {
     pub decoder_memory: f64,
     pub member: Option<Member>,
     pub unseen: bool,
+    pub hides: bool,
     pub refusal: Option<Refusal>,
 }
 
@@ -80,6 +81,7 @@ fn shown(s: sniff::Sniffed) -> Sniffed {
         decoder_memory: s.decoder_memory as f64,
         member: s.member.map(|member| Member { name: member.name, size: member.size as f64 }),
         unseen: s.unseen,
+        hides: s.hides,
         refusal: s.refusal.map(|e| Refusal {
             code: e.code.name().to_owned(),
             stage: e.stage.name().to_owned(),

@@ -24,6 +24,8 @@ pub struct Sniffed {
     pub member: Option<Member>,
     /// The disk lies in an archive behind what was looked at: [`Probe`] finds it.
     pub unseen: bool,
+    /// The archive, which was seen whole, takes what was picked away from the layers below it.
+    pub hides: bool,
     /// The name of a driver, or "raw".
     pub format: &'static str,
     /// Bytes that the guest sees, where the head tells.
@@ -150,6 +152,7 @@ pub fn sniff_picking(pick: &Pick, head: &[u8], source_length: Option<u64>, limit
         pick: pick.clone(),
         member: None,
         unseen: false,
+        hides: false,
         format: "raw",
         virtual_size: None,
         order: Order::Stream,
@@ -269,6 +272,7 @@ fn unpack(s: &mut Sniffed, input: &[u8], whole: bool) -> Result<Vec<u8>> {
     match &s.member {
         Some(member) if member.size == 0 => Err(empty(s)),
         _ if whole => {
+            s.hides = tar.hides();
             tar.finish(&mut sink)?;
             Err(refuse(Code::Truncated, "the archive ends before its disk begins"))
         }

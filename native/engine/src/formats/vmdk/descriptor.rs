@@ -31,11 +31,11 @@ pub fn text<'a>(head: &'a [u8], range: &Range<u64>) -> Result<Option<&'a [u8]>> 
     Ok(Some(&bytes[..end]))
 }
 
-/// Refuses what is more than one file, or the difference to another. Answers the createType.
-pub fn check(text: Option<&[u8]>, compressed: bool) -> Result<String> {
+/// Refuses what is more than one file, or the difference to another.
+pub fn check(text: Option<&[u8]>, compressed: bool) -> Result<()> {
     let Some(text) = text.filter(|text| !text.is_empty()) else {
         // Streams of some programs have none, and neither has an extent of a split disk.
-        return if compressed { Ok("streamOptimized".to_owned()) } else { Err(one_of_several()) };
+        return if compressed { Ok(()) } else { Err(one_of_several()) };
     };
     let text = String::from_utf8_lossy(text);
     let mut kind = None;
@@ -68,7 +68,8 @@ pub fn check(text: Option<&[u8]>, compressed: bool) -> Result<String> {
         return Err(one_of_several());
     }
     match kind.as_deref() {
-        Some(kind @ ("monolithicSparse" | "streamOptimized")) => Ok(kind.to_owned()),
+        // Which of the two it is the header knows.
+        Some("monolithicSparse" | "streamOptimized") => Ok(()),
         other => {
             let kind = head::printable(other.unwrap_or_default().as_bytes());
             let message = format!(

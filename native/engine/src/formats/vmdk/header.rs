@@ -36,8 +36,6 @@ const MOST_COMPRESSED: u64 = 2 << 20;
 /// A checked header; offsets and lengths in bytes.
 #[derive(Clone, Debug)]
 pub struct Header {
-    /// createType of the descriptor: "monolithicSparse", "streamOptimized".
-    pub kind: String,
     pub size: u64,
     pub grain: u64,
     /// Of the grain directory; [`u64::MAX`] where it stands at the end.
@@ -103,9 +101,8 @@ impl Header {
         let descriptor = start..start + sectors(36)?;
         let directory = if le64(bytes, 56) == AT_END { AT_END } else { sectors(56)? };
         let text = descriptor::text(bytes, &descriptor)?;
-        let kind = descriptor::check(text, compressed)?;
+        descriptor::check(text, compressed)?;
         let header = Self {
-            kind,
             size,
             grain,
             directory,

@@ -19,7 +19,8 @@ pub const DRIVER: Driver = Driver { name: "vmdk", detect: header::detect, descri
 
 fn describe(head: &[u8], file_length: Option<u64>, limits: &Limits) -> Result<Image> {
     let header = Header::parse(head, file_length, limits)?;
-    let mut features = vec![header.kind.clone(), format!("grain size {}", header.grain)];
+    let kind = if header.compressed { "streamOptimized" } else { "monolithicSparse" };
+    let mut features = vec![kind.to_owned(), format!("grain size {}", header.grain)];
     if header.unclean {
         features.push("not closed properly".to_owned());
     }
