@@ -37,6 +37,8 @@ export const TOOLS = {
   curl: 'curl',
   squid: 'squid-openssl',
   openssl: 'openssl',
+  'docker-registry': 'docker-registry',
+  skopeo: 'skopeo',
   strace: 'strace',
   cc: 'build-essential',
 };

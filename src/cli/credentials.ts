@@ -11,6 +11,10 @@ export interface SourceFlags {
   readonly insecureRedirects?: boolean;
   /** Path of the disk in an archive. */
   readonly path?: string;
+  readonly platform?: string;
+  readonly registryMirror?: readonly string[];
+  readonly registryInsecure?: boolean;
+  readonly authfile?: string;
   readonly anonymous?: boolean;
   readonly s3Endpoint?: string;
   readonly s3Region?: string;
@@ -19,7 +23,7 @@ export interface SourceFlags {
 /** The options that import and inspect have for their source. */
 export function addSourceFlags(command: Command): Command {
   return command
-    .option('--path <path>', 'the disk in an archive that has several files')
+    .option('--path <path>', 'the disk in an archive or container image that has several files')
     .option('--ca <file>', 'PEM certificates to trust beside those of the system')
     .option('--headers-file <file>', 'request headers, a "Name: value" a line; also in $DISKFERRY_HEADERS')
     .option('--insecure-redirects', 'follow redirects from https to http')
@@ -27,9 +31,13 @@ export function addSourceFlags(command: Command): Command {
       '--credentials-file <file>',
       'user:password for the server, or access key:secret for S3; also in $DISKFERRY_USERNAME and $DISKFERRY_PASSWORD',
     )
-    .option('--anonymous', 'ask S3, Google Cloud Storage or Azure without credentials')
+    .option('--anonymous', 'ask S3, Google Cloud Storage, Azure or a registry without credentials')
     .option('--s3-endpoint <url>', "an S3 that is not Amazon's; also in $AWS_ENDPOINT_URL")
-    .option('--s3-region <region>', 'region that requests to S3 are signed for; also in $AWS_REGION');
+    .option('--s3-region <region>', 'region that requests to S3 are signed for; also in $AWS_REGION')
+    .option('--platform <os/arch>', "of a container image that there is for several (default: this machine's)")
+    .option('--authfile <file>', 'logins for registries, as docker login writes them (default: where it does)')
+    .option('--registry-mirror <host...>', 'registries to ask before the one that is named')
+    .option('--registry-insecure', 'speak to the registry by http, without TLS');
 }
 
 /** Larger than any list of headers or bundle of certificates (Debian's is 220 kB), so that a slip is noticed. */
@@ -66,6 +74,13 @@ export async function sourceOptions(flags: SourceFlags, env: NodeJS.ProcessEnv =
     ...(ca === undefined ? {} : { ca }),
     ...(flags.insecureRedirects ? { insecureRedirects: true } : {}),
     ...(flags.anonymous ? { anonymous: true } : {}),
+    ...(flags.path === undefined ? {} : { path: flags.path }),
+    ...(flags.platform === undefined ? {} : { platform: flags.platform }),
+    registry: {
+      ...(flags.registryMirror === undefined ? {} : { mirrors: flags.registryMirror }),
+      ...(flags.registryInsecure ? { insecure: true } : {}),
+      ...(flags.authfile === undefined ? {} : { authfile: flags.authfile }),
+    },
     s3: {
       ...(flags.s3Endpoint === undefined ? {} : { endpoint: flags.s3Endpoint }),
       ...(flags.s3Region === undefined ? {} : { region: flags.s3Region }),

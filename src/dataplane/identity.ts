@@ -16,7 +16,7 @@ export interface Identity {
 export function identityOf(
   source: Source,
   digest: Digest | undefined,
-  given: Pick<Identity, 'size' | 'path'>,
+  given: { readonly size?: number; readonly path?: string },
 ): Identity {
   const { validator, length } = source.facts;
   return {

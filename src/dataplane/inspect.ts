@@ -31,7 +31,6 @@ export async function inspectSource(
   text: string,
   options: SourceOptions,
   target: { path: string; stateDirectory: string } | undefined,
-  path: string | undefined,
   signal: AbortSignal,
   log: Log,
 ): Promise<Inspection> {
@@ -43,7 +42,7 @@ export async function inspectSource(
     const head = await source.head(signal);
     const seconds = (performance.now() - began) / 1000;
     const { length, ranges, validator } = source.facts;
-    const pick = path === undefined ? source.facts.pick : { path };
+    const pick = source.facts.pick ?? (options.path === undefined ? undefined : { path: options.path });
     const image = native().sniff(head, length, decoderLimits(), pick);
     const facts = target === undefined ? undefined : (await inspectTarget(target.path, target.stateDirectory)).facts;
     return {

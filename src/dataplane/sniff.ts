@@ -28,18 +28,39 @@ export async function sniff(
       { code: 'UNSUPPORTED', stage: 'plan' },
     );
   }
+  const found = await probed(source, head, limits, pick, signal);
+  if (found.missing) throw found.missing;
+  return found;
+}
+
+/**
+ * Reads an archive up to its disk. Without `probe` it has no such disk: `missing` says so, and `hides` whether it takes
+ * the disk away from the layers below it. `seen` is given every byte that was read.
+ */
+export async function probed(
+  source: HeadSource,
+  head: Uint8Array,
+  limits: Limits,
+  pick: Pick | undefined,
+  signal: AbortSignal,
+  seen?: (chunk: Uint8Array) => void,
+): Promise<Found & { readonly missing?: FerryError; readonly hides?: boolean }> {
   const probe = new (native().Probe)(head, limits, pick);
+  let hides = false;
   try {
-    let enough = false;
     for await (const batch of source.read({ from: 0 }, signal)) {
       for (const chunk of batch) {
-        enough = probe.push(chunk);
-        if (enough) break;
+        seen?.(chunk);
+        if (probe.push(chunk)) return { sniffed: probe.finish(false), probe };
       }
-      if (enough) break;
     }
-    return { sniffed: probe.finish(!enough), probe };
+    ({ hides } = probe);
+    return { sniffed: probe.finish(true), probe };
   } catch (thrown) {
-    throw fromEngine(thrown);
+    const error = fromEngine(thrown);
+    if (error instanceof FerryError && error.code === 'NOT_FOUND' && error.stage === 'decode') {
+      return { sniffed: native().sniff(head, source.facts.length, limits, pick), missing: error, hides };
+    }
+    throw error;
   }
 }

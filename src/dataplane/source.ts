@@ -69,6 +69,18 @@ export interface SourceOptions {
   readonly instanceMetadata?: boolean;
   /** An S3 that is not Amazon's, as URL, and the region that requests are signed for. */
   readonly s3?: { readonly endpoint?: string; readonly region?: string };
+  /** Path of the disk in an archive or image. */
+  readonly path?: string;
+  /** Of an image that there is for several: `linux/amd64`. Default: this machine's. */
+  readonly platform?: string;
+  readonly registry?: {
+    /** Hosts that are asked before the registry itself. */
+    readonly mirrors?: readonly string[];
+    /** By http, without TLS. Default false. */
+    readonly insecure?: boolean;
+    /** A docker config.json. */
+    readonly authfile?: string;
+  };
   /** Variables that proxies and credentials are looked up in. Default: those of the process. */
   readonly environment?: NodeJS.ProcessEnv;
   /** Standard input, or what takes its place. */

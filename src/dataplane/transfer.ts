@@ -15,6 +15,7 @@ import {
   type Limits,
   type NativeTarget,
   native,
+  type Recovered,
   type Report,
   type Sniffed,
 } from './native.ts';
@@ -30,8 +31,6 @@ export interface TransferOptions {
   readonly source: string;
   readonly target: string;
   readonly sourceOptions: SourceOptions;
-  /** Path of the disk in an archive. */
-  readonly path?: string;
   /** Exact length of the disk, bytes. */
   readonly size?: number;
   readonly preallocate: boolean;
@@ -107,12 +106,13 @@ export async function transfer(
       await engine.openTarget({ path: options.target, key: await hostKey(options.stateDirectory) }),
     );
     const digest = options.digest ?? opened.facts.digest;
-    const identity = identityOf(opened, digest, options);
+    const { path } = options.sourceOptions;
+    const identity = identityOf(opened, digest, { ...options, ...(path === undefined ? {} : { path }) });
     const finished = alreadyDone(options, target.native, identity);
     if (finished) return finished;
 
     const source = stackFilters(opened, context, { verified: isStrong(digest) });
-    const pick = options.path === undefined ? opened.facts.pick : { path: options.path };
+    const pick = opened.facts.pick ?? (path === undefined ? undefined : { path });
     const { sniffed, probe } = await sniff(source, decoderLimits(options.memory), pick, signal);
     const limits = transferLimits(sniffed, options.memory);
     const decided = decide(options, source, sniffed, limits, target.native, digest);
@@ -123,7 +123,7 @@ export async function transfer(
     const init: ConversionInit = {
       head: await source.head(signal),
       ...(pick === undefined ? {} : { pick }),
-      identity: JSON.stringify(identity),
+      identity: resume ? begunAs(target.native.recovered, identity) : JSON.stringify(identity),
       way: decided.way,
       seekable: decided.seekable,
       wholeSource: decided.wholeSource,
@@ -274,6 +274,12 @@ function admit(options: TransferOptions, target: NativeTarget, identity: Identit
     });
   }
   return false;
+}
+
+/** The identity that the journal was begun with: from another mirror, the same disk has another name. */
+function begunAs(recovered: Recovered, identity: Identity): string {
+  const found = 'identity' in recovered ? recovered.identity : '';
+  return parseIdentity(found) === undefined ? JSON.stringify(identity) : found;
 }
 
 /** The report of a file that the same command finished before. */

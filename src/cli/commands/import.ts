@@ -126,7 +126,6 @@ async function runImport(source: string, target: string, flags: ImportFlags): Pr
       fresh: flags.fresh === true,
       force: flags.force === true,
       stateDirectory: stateDirectory(),
-      ...(flags.path === undefined ? {} : { path: flags.path }),
       ...(flags.size === undefined ? {} : { size: flags.size }),
       ...(flags.rate === undefined ? {} : { rate: flags.rate }),
       ...(flags.memory === undefined ? {} : { memory: flags.memory }),

@@ -58,7 +58,7 @@ async function runInspect(what: string, target: string | undefined, flags: Inspe
   const destination = target === undefined ? undefined : { path: target, stateDirectory: stateDirectory() };
   const log = logTo(showProgress(process.stderr, 'none'), flags.verbose === true);
   const { signal } = listenForStop();
-  const found = await inspectSource(what, await sourceOptions(flags), destination, flags.path, signal, log);
+  const found = await inspectSource(what, await sourceOptions(flags), destination, signal, log);
   process.stdout.write(flags.json ? `${JSON.stringify(found)}\n` : text.sourceText(found));
 }
 

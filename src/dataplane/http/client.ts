@@ -23,6 +23,8 @@ export interface HttpSpec {
   readonly versions?: readonly string[];
   /** Query parameters with which exactly the version of an answer is asked for. */
   readonly pin?: (fields: Fields) => Readonly<Record<string, string>>;
+  /** Media types that are taken. Default: any. */
+  readonly accept?: string;
   /** A coding that the server would undo if it were not accepted, which changes length and ranges. */
   readonly acceptEncoding?: string;
 }
@@ -101,7 +103,11 @@ export class Client {
     // What a person gives goes to the origin that it was given for, and never replaces what reading safely needs.
     if (own) for (const [name, value] of Object.entries(spec.headers)) headers[name.toLowerCase()] = value;
     const encoding = spec.acceptEncoding ?? 'identity';
-    Object.assign(headers, { accept: '*/*', 'user-agent': 'diskferry', 'accept-encoding': encoding }, conditions);
+    Object.assign(
+      headers,
+      { accept: spec.accept ?? '*/*', 'user-agent': 'diskferry', 'accept-encoding': encoding },
+      conditions,
+    );
     const { authorizer } = spec;
     if (!authorizer?.covers(url)) return this.#exchange(url, headers, signal);
     const answer = await this.#exchange(url, await authorizer.authorize(url, headers), signal);

@@ -8,6 +8,8 @@ import { exec } from './exec.ts';
 import { file } from './file.ts';
 import { gcs } from './gcs.ts';
 import { http } from './http.ts';
+import { layout } from './layout.ts';
+import { registry } from './registry.ts';
 import { s3 } from './s3.ts';
 import { stdin } from './stdin.ts';
 
@@ -17,6 +19,8 @@ const DRIVERS: readonly SourceDriver<unknown>[] = [
   s3 as SourceDriver<unknown>,
   gcs as SourceDriver<unknown>,
   azure as SourceDriver<unknown>,
+  registry as SourceDriver<unknown>,
+  layout as SourceDriver<unknown>,
   file as SourceDriver<unknown>,
   stdin as SourceDriver<unknown>,
   blank as SourceDriver<unknown>,
