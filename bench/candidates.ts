@@ -25,6 +25,7 @@ export const LOCAL = 'qemu-img -m 16';
 export const LOCAL_W = 'qemu-img -m 16 -W';
 export const SCRATCH = 'curl to scratch, qemu-img';
 export const PIPE = 'curl, unpack, dd';
+export const PLAIN_GZ = 'the same qcow2.gz over HTTP';
 export const CURL = 'curl to /dev/null';
 export const SHA = 'curl, sha256sum';
 export const DIRECT = 'direct write';
@@ -45,6 +46,13 @@ export function candidatesFor(row: Row, diskferry: string): Candidate[] {
   };
   if (row.startsWith('qcow2')) return [ours, ...convertCandidates('qcow2'), received];
   if (row === 'vmdk') return [ours, ...convertCandidates('vmdk'), received];
+  if (row === 'ova') {
+    const unpacked = 'tar -xOf "$scratch/image" disk.vmdk >"$scratch/disk.vmdk"';
+    const converted = 'qemu-img convert -f vmdk -O raw "$scratch/disk.vmdk" "$target"';
+    const script = `curl -sSf -o "$scratch/image" "$url" && ${unpacked} && ${converted} && ${FLUSH}`;
+    return [ours, { name: SCRATCH, makesDisk: true, script, needs: ['curl', 'tar', 'qemu-img'] }, received];
+  }
+  if (row === 'container') return containerCandidates(diskferry);
   const unpack = UNPACK[row];
   if (unpack) return [ours, pipe(`${unpack.command} |`, unpack.tool), received];
   return [
@@ -57,6 +65,35 @@ export function candidatesFor(row: Row, diskferry: string): Candidate[] {
       makesDisk: false,
       script: 'exec dd if="$payload" of="$target" bs=1M oflag=direct conv=fsync status=none',
       needs: ['dd'],
+    },
+  ];
+}
+
+function containerCandidates(diskferry: string): Candidate[] {
+  const image = 'image=docker://$(echo "$url" | cut -d/ -f3)/bench/disk';
+  const options = '--json --progress none';
+  const found = `blobs=$(dirname "$url")/../blobs; digest=$(curl -sSf "$url" | grep -o 'sha256:[0-9a-f]*')`;
+  const copied = 'curl -sSf -o "$scratch/layer" "$blobs/$digest"';
+  const unpacked = 'tar -xOzf "$scratch/layer" disk/disk.qcow2 >"$scratch/disk.qcow2"';
+  const converted = 'qemu-img convert -f qcow2 -O raw "$scratch/disk.qcow2" "$target"';
+  return [
+    {
+      name: DISKFERRY,
+      makesDisk: true,
+      script: `${image}; exec ${diskferry} import "$image" "$target" --registry-insecure ${options}`,
+      needs: [],
+    },
+    {
+      name: PLAIN_GZ,
+      makesDisk: true,
+      script: `exec ${diskferry} import "$(dirname "$url")/../blobs/plain.qcow2.gz" "$target" ${options}`,
+      needs: [],
+    },
+    {
+      name: SCRATCH,
+      makesDisk: true,
+      script: `${found} && ${copied} && ${unpacked} && ${converted} && ${FLUSH}`,
+      needs: ['curl', 'tar', 'qemu-img'],
     },
   ];
 }

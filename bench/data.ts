@@ -28,7 +28,18 @@ const RANDOM_SHARE = 0.08;
 /** A few huge files would make the content of one kind. */
 const LARGEST_FILE = 48 * MIB;
 
-export const ROWS = ['raw', 'raw-gz', 'raw-zst', 'raw-xz', 'qcow2-plain', 'qcow2-zlib', 'qcow2-zstd', 'vmdk'] as const;
+export const ROWS = [
+  'raw',
+  'raw-gz',
+  'raw-zst',
+  'raw-xz',
+  'qcow2-plain',
+  'qcow2-zlib',
+  'qcow2-zstd',
+  'vmdk',
+  'ova',
+  'container',
+] as const;
 export type Row = (typeof ROWS)[number];
 
 /** A row's file below the served directory. */
@@ -41,6 +52,9 @@ export const FILES: Readonly<Record<Row, string>> = {
   'qcow2-zlib': 'zlib.qcow2',
   'qcow2-zstd': 'zstd.qcow2',
   vmdk: 'stream.vmdk',
+  ova: 'disk.ova',
+  // A registry that can only be pulled from is files and their names.
+  container: 'v2/bench/disk/manifests/latest',
 };
 
 /** How each file is made of `disk.raw`, as a command for bash with $in and $out. */
@@ -52,6 +66,24 @@ const RECIPES: Readonly<Record<Exclude<Row, 'raw'>, string>> = {
   'qcow2-zlib': 'qemu-img convert -m 16 -f raw -O qcow2 -c "$in" "$out"',
   'qcow2-zstd': 'qemu-img convert -m 16 -f raw -O qcow2 -c -o compression_type=zstd "$in" "$out"',
   vmdk: 'qemu-img convert -f raw -O vmdk -o subformat=streamOptimized "$in" "$out"',
+  ova: [
+    'tree=$(mktemp -d "$out.XXXX"); trap "rm -rf $tree" EXIT',
+    'echo "<Envelope/>" >"$tree/disk.ovf"',
+    'qemu-img convert -f raw -O vmdk -o subformat=streamOptimized "$in" "$tree/disk.vmdk"',
+    'tar -C "$tree" -cf "$out" disk.ovf disk.vmdk',
+  ].join('; '),
+  // The layer of a containerDisk, and beside it the same qcow2 packed in the same way.
+  container: [
+    'tree=$(mktemp -d "$out.XXXX"); trap "rm -rf $tree" EXIT; mkdir "$tree/disk"',
+    'blobs=$(dirname "$out")/../blobs; mkdir -p "$blobs"',
+    'qemu-img convert -f raw -O qcow2 "$in" "$tree/disk/disk.qcow2"',
+    'gzip -6 -c "$tree/disk/disk.qcow2" >"$blobs/plain.qcow2.gz"',
+    'tar -C "$tree" -c disk | gzip -6 -c >"$blobs/layer"',
+    'digest=sha256:$(sha256sum <"$blobs/layer" | cut -c1-64); size=$(stat -c %s "$blobs/layer")',
+    'mv "$blobs/layer" "$blobs/$digest"',
+    `type=application/vnd.oci.image.layer.v1.tar+gzip`,
+    `printf '{"schemaVersion":2,"layers":[{"mediaType":"%s","digest":"%s","size":%s}]}' "$type" "$digest" "$size" >"$out"`,
+  ].join('; '),
 };
 
 export interface BenchData {
@@ -88,6 +120,7 @@ export function prepareData(
     const path = join(directory, FILES[row]);
     if (existsSync(path) || !rows.includes(row)) continue;
     say(`making ${FILES[row]}`);
+    mkdirSync(dirname(path), { recursive: true });
     run('bash', ['-c', `set -e; ${recipe}; sync "$out"`], { in: raw, out: `${path}.part` });
     renameSync(`${path}.part`, path);
   }

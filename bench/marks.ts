@@ -1,4 +1,4 @@
-import { CURL, DIRECT, DISKFERRY, LOCAL, LOCAL_W, PIPE, SCRATCH, SHA } from './candidates.ts';
+import { CURL, DIRECT, DISKFERRY, LOCAL, LOCAL_W, PIPE, PLAIN_GZ, SCRATCH, SHA } from './candidates.ts';
 import type { Row } from './data.ts';
 import type { Measurement } from './measure.ts';
 
@@ -52,7 +52,9 @@ const SCRATCH_BARS: Partial<Record<Row, number>> = {
   'qcow2-zstd': 0.5,
   'qcow2-plain': 0.5,
   vmdk: 0.7,
+  ova: 0.7,
 };
+const PLAIN_GZ_BARS: Partial<Record<Row, number>> = { container: 1.15 };
 const RAW_BAR = 0.85;
 const DELAY_BAR = 1.25;
 const MEMORY_BAR = 160 * MIB;
@@ -85,6 +87,7 @@ function speedMarks(row: Row, ours: Series, series: readonly Series[]): Mark[] {
   atMost(`time / better of local ${LOCAL} and -W`, wall / local, QCOW2_BARS[row]);
   atMost(`time / ${SCRATCH}`, wall / named(SCRATCH), SCRATCH_BARS[row]);
   atMost(`time / ${PIPE}`, wall / named(PIPE), PIPE_BARS[row]);
+  atMost(`time / ${PLAIN_GZ}`, wall / named(PLAIN_GZ), PLAIN_GZ_BARS[row]);
   if (row === 'raw') {
     const slowest = Math.max(named(CURL), named(SHA), named(DIRECT));
     const value = slowest / wall;
