@@ -1,5 +1,5 @@
 import { readFile, stat } from 'node:fs/promises';
-import type { Command } from 'commander';
+import { type Command, Option } from 'commander';
 import { FerryError } from '../dataplane/errors.ts';
 import type { SourceOptions } from '../dataplane/source.ts';
 
@@ -11,6 +11,7 @@ export interface SourceFlags {
   readonly insecureRedirects?: boolean;
   /** Path of the disk in an archive. */
   readonly path?: string;
+  readonly sourceFormat?: string;
   readonly platform?: string;
   readonly registryMirror?: readonly string[];
   readonly registryInsecure?: boolean;
@@ -20,10 +21,19 @@ export interface SourceFlags {
   readonly s3Region?: string;
 }
 
+/** What an image can be said to be; QEMU calls VHD vpc. */
+const FORMATS = ['raw', 'qcow2', 'vmdk', 'vhd', 'vpc', 'vdi', 'parallels', 'qed'];
+
 /** The options that import and inspect have for their source. */
 export function addSourceFlags(command: Command): Command {
   return command
     .option('--path <path>', 'the disk in an archive or container image that has several files')
+    .addOption(
+      new Option(
+        '--source-format <format>',
+        'accept nothing else, whatever the image looks like (default: by its header)',
+      ).choices(FORMATS),
+    )
     .option('--ca <file>', 'PEM certificates to trust beside those of the system')
     .option('--headers-file <file>', 'request headers, a "Name: value" a line; also in $DISKFERRY_HEADERS')
     .option('--insecure-redirects', 'follow redirects from https to http')
@@ -75,6 +85,7 @@ export async function sourceOptions(flags: SourceFlags, env: NodeJS.ProcessEnv =
     ...(flags.insecureRedirects ? { insecureRedirects: true } : {}),
     ...(flags.anonymous ? { anonymous: true } : {}),
     ...(flags.path === undefined ? {} : { path: flags.path }),
+    ...(flags.sourceFormat === undefined ? {} : { format: flags.sourceFormat }),
     ...(flags.platform === undefined ? {} : { platform: flags.platform }),
     registry: {
       ...(flags.registryMirror === undefined ? {} : { mirrors: flags.registryMirror }),

@@ -1,5 +1,5 @@
 import { formatDigest } from './digests.ts';
-import type { Digest, Source } from './source.ts';
+import type { Digest, Source, SourceOptions } from './source.ts';
 
 /** What a checkpoint says of the source it belongs to. Holds no userinfo, no query, no secret. */
 export interface Identity {
@@ -8,15 +8,17 @@ export interface Identity {
   readonly length?: number;
   /** The digest that was demanded or promised, as `sha256:<hex>`. */
   readonly digest?: string;
-  /** --size and --path, since another size or member is another disk. */
+  /** --size, --path and --source-format, since with others it is another disk. */
   readonly size?: number;
   readonly path?: string;
+  readonly format?: string;
 }
 
 export function identityOf(
   source: Source,
   digest: Digest | undefined,
-  given: { readonly size?: number; readonly path?: string },
+  size: number | undefined,
+  { path, format }: Pick<SourceOptions, 'path' | 'format'>,
 ): Identity {
   const { validator, length } = source.facts;
   return {
@@ -24,8 +26,9 @@ export function identityOf(
     ...(validator === undefined ? {} : { validator }),
     ...(length === undefined ? {} : { length }),
     ...(digest === undefined ? {} : { digest: formatDigest(digest) }),
-    ...(given.size === undefined ? {} : { size: given.size }),
-    ...(given.path === undefined ? {} : { path: given.path }),
+    ...(size === undefined ? {} : { size }),
+    ...(path === undefined ? {} : { path }),
+    ...(format === undefined ? {} : { format }),
   };
 }
 
@@ -33,7 +36,7 @@ export function identityOf(
 export type Likeness = 'same' | 'changed' | 'other';
 
 export function compareIdentity(found: Identity, mine: Identity): Likeness {
-  const sameDisk = found.size === mine.size && found.path === mine.path;
+  const sameDisk = found.size === mine.size && found.path === mine.path && found.format === mine.format;
   // With a digest, digest and length are enough: another mirror may go on.
   if (
     mine.digest !== undefined &&

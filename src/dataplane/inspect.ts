@@ -6,6 +6,7 @@ import { hostKey } from './hostkey.ts';
 import { decoderLimits, transferLimits } from './memory-budget.ts';
 import { fromEngine, native, type Recovered, type Sniffed, type TargetFacts } from './native.ts';
 import { type Plan, plan } from './plan.ts';
+import { toldOf } from './sniff.ts';
 import type { SourceDetails, SourceOptions } from './source.ts';
 import { openSource } from './sources/index.ts';
 import { stackFilters } from './stack.ts';
@@ -42,8 +43,7 @@ export async function inspectSource(
     const head = await source.head(signal);
     const seconds = (performance.now() - began) / 1000;
     const { length, ranges, validator } = source.facts;
-    const pick = source.facts.pick ?? (options.path === undefined ? undefined : { path: options.path });
-    const image = native().sniff(head, length, decoderLimits(), pick);
+    const image = native().sniff(head, length, decoderLimits(), toldOf(source.facts, options));
     const facts = target === undefined ? undefined : (await inspectTarget(target.path, target.stateDirectory)).facts;
     return {
       source: {

@@ -18,8 +18,14 @@ export interface Refusal {
   readonly message: string;
 }
 
-/** Which member of an archive is the disk: at a path, or the only file of a directory. Absent = its only disk. */
-export type Pick = { readonly path: string } | { readonly directory: string };
+/** What is said of a source, and else found out. */
+export interface Told {
+  /** The disk in an archive: at a path, or the only file of a directory. Neither = its only disk. */
+  readonly path?: string;
+  readonly directory?: string;
+  /** Name of the image's format ('raw' too): nothing else is accepted. */
+  readonly format?: string;
+}
 
 /** What the head of an image says. */
 export interface Sniffed {
@@ -134,7 +140,7 @@ export interface Report {
 export interface ConversionInit {
   /** The image's head, sniffed again by the engine: one parser, one answer. */
   readonly head: Uint8Array;
-  readonly pick?: Pick;
+  readonly told?: Told;
   /** JSON text that identifies source and options; comes back in Recovered. */
   readonly identity: string;
   readonly way: 'stream' | 'seek' | 'spill';
@@ -202,8 +208,8 @@ export interface Stop {
 }
 
 export interface Native {
-  sniff(head: Uint8Array, sourceLength: number | undefined, limits: Limits, pick?: Pick): Sniffed;
-  readonly Probe: new (head: Uint8Array, limits: Limits, pick?: Pick) => Probe;
+  sniff(head: Uint8Array, sourceLength: number | undefined, limits: Limits, told?: Told): Sniffed;
+  readonly Probe: new (head: Uint8Array, limits: Limits, told?: Told) => Probe;
   /** Opens and locks; BUSY when another run has it. Creates nothing. */
   openTarget(spec: TargetSpec): Promise<NativeTarget>;
   /** With a probe that found the disk, what it found counts. */

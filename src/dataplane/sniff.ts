@@ -1,6 +1,12 @@
 import { FerryError } from './errors.ts';
 import type { HeadSource } from './filters/head.ts';
-import { fromEngine, type Limits, native, type Pick, type Probe, type Sniffed } from './native.ts';
+import { fromEngine, type Limits, native, type Probe, type Sniffed, type Told } from './native.ts';
+import type { SourceFacts, SourceOptions } from './source.ts';
+
+/** What a person and the source itself say. */
+export function toldOf({ disk }: SourceFacts, { path, format }: SourceOptions): Told {
+  return { ...(disk ?? (path === undefined ? {} : { path })), ...(format === undefined ? {} : { format }) };
+}
 
 export interface Found {
   readonly sniffed: Sniffed;
@@ -16,11 +22,11 @@ export interface Found {
 export async function sniff(
   source: HeadSource,
   limits: Limits,
-  pick: Pick | undefined,
+  told: Told | undefined,
   signal: AbortSignal,
 ): Promise<Found> {
   const head = await source.head(signal);
-  const sniffed = native().sniff(head, source.facts.length, limits, pick);
+  const sniffed = native().sniff(head, source.facts.length, limits, told);
   if (!sniffed.unseen || sniffed.refusal !== undefined) return { sniffed };
   if (!source.facts.ranges) {
     throw new FerryError(
@@ -28,7 +34,7 @@ export async function sniff(
       { code: 'UNSUPPORTED', stage: 'plan' },
     );
   }
-  const found = await probed(source, head, limits, pick, signal);
+  const found = await probed(source, head, limits, told, signal);
   if (found.missing) throw found.missing;
   return found;
 }
@@ -41,11 +47,11 @@ export async function probed(
   source: HeadSource,
   head: Uint8Array,
   limits: Limits,
-  pick: Pick | undefined,
+  told: Told | undefined,
   signal: AbortSignal,
   seen?: (chunk: Uint8Array) => void,
 ): Promise<Found & { readonly missing?: FerryError; readonly hides?: boolean }> {
-  const probe = new (native().Probe)(head, limits, pick);
+  const probe = new (native().Probe)(head, limits, told);
   let hides = false;
   try {
     for await (const batch of source.read({ from: 0 }, signal)) {
@@ -59,7 +65,7 @@ export async function probed(
   } catch (thrown) {
     const error = fromEngine(thrown);
     if (error instanceof FerryError && error.code === 'NOT_FOUND' && error.stage === 'decode') {
-      return { sniffed: native().sniff(head, source.facts.length, limits, pick), missing: error, hides };
+      return { sniffed: native().sniff(head, source.facts.length, limits, told), missing: error, hides };
     }
     throw error;
   }

@@ -1,5 +1,5 @@
 import type { Context } from './context.ts';
-import type { Pick } from './native.ts';
+import type { Told } from './native.ts';
 
 /** Bytes in order, in batches of chunks (about 512 KiB together: one await a chunk is too dear). */
 export type ByteStream = AsyncIterable<readonly Uint8Array[]>;
@@ -20,7 +20,7 @@ export interface SourceFacts {
   /** What the source itself promises about its bytes: demanded at the end, as if a person had given it. */
   readonly digest?: Digest;
   /** The source is an archive, and this is the disk in it (a registry's layer). */
-  readonly pick?: Pick;
+  readonly disk?: Pick<Told, 'path' | 'directory'>;
   /** Nothing says where the bytes end, neither a length nor a framing: a cut looks like the end. */
   readonly openEnded?: boolean;
   /** The bytes come over a network: they may stall, be cut, and more connections may bring more. Absent = local. */
@@ -71,6 +71,8 @@ export interface SourceOptions {
   readonly s3?: { readonly endpoint?: string; readonly region?: string };
   /** Path of the disk in an archive or image. */
   readonly path?: string;
+  /** Format of the image: nothing else is accepted. Default: by its header. */
+  readonly format?: string;
   /** Of an image that there is for several: `linux/amd64`. Default: this machine's. */
   readonly platform?: string;
   readonly registry?: {

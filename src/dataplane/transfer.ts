@@ -20,7 +20,7 @@ import {
   type Sniffed,
 } from './native.ts';
 import { type Plan, plan, type Way } from './plan.ts';
-import { sniff } from './sniff.ts';
+import { sniff, toldOf } from './sniff.ts';
 import type { Digest, Source, SourceOptions } from './source.ts';
 import { openSource } from './sources/index.ts';
 import { stackFilters } from './stack.ts';
@@ -106,14 +106,13 @@ export async function transfer(
       await engine.openTarget({ path: options.target, key: await hostKey(options.stateDirectory) }),
     );
     const digest = options.digest ?? opened.facts.digest;
-    const { path } = options.sourceOptions;
-    const identity = identityOf(opened, digest, { ...options, ...(path === undefined ? {} : { path }) });
+    const identity = identityOf(opened, digest, options.size, options.sourceOptions);
     const finished = alreadyDone(options, target.native, identity);
     if (finished) return finished;
 
     const source = stackFilters(opened, context, { verified: isStrong(digest) });
-    const pick = opened.facts.pick ?? (path === undefined ? undefined : { path });
-    const { sniffed, probe } = await sniff(source, decoderLimits(options.memory), pick, signal);
+    const told = toldOf(opened.facts, options.sourceOptions);
+    const { sniffed, probe } = await sniff(source, decoderLimits(options.memory), told, signal);
     const limits = transferLimits(sniffed, options.memory);
     const decided = decide(options, source, sniffed, limits, target.native, digest);
     const held = await heldDisk(options, target.native, sniffed, signal);
@@ -122,7 +121,7 @@ export async function transfer(
 
     const init: ConversionInit = {
       head: await source.head(signal),
-      ...(pick === undefined ? {} : { pick }),
+      told,
       identity: resume ? begunAs(target.native.recovered, identity) : JSON.stringify(identity),
       way: decided.way,
       seekable: decided.seekable,

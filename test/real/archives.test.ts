@@ -99,3 +99,15 @@ test('a raw disk in an archive is gone on with where it stopped', async () => {
   expect(report.receivedBytes).toBeLessThan(report.sourceBytes - MiB);
   expect(await difference(at('in/disk.raw'), target)).toBeUndefined();
 }, 60_000);
+
+test('a fixed VHD, plain and in an archive, where it is said to be one', async () => {
+  await shell(`cd ${at('in')} && qemu-img convert -f raw -O vpc -o subformat=fixed,force_size=on disk.raw fixed.vhd &&
+    cp fixed.vhd ../www && tar -cz fixed.vhd > ../www/fixed.tar.gz`);
+  await arrives(`${server.url}/fixed.vhd`, '--source-format', 'vhd');
+  await arrives(`${server.url}/fixed.tar.gz`, '--source-format', 'vpc');
+  const args = [`${server.url}/fixed.vhd`, at('target.img'), '--source-format', 'vhd'];
+  expect((await program.killedAfter(4500, [...args, '--rate', '8MB/s'])).signal).toBe('SIGKILL');
+  const report = await program.imported(args);
+  expect(report).toMatchObject({ resumes: 1, format: 'vhd' });
+  expect(await difference(at('in/disk.raw'), at('target.img'))).toBeUndefined();
+}, 60_000);

@@ -232,6 +232,9 @@ describe('what the head of the image shows', () => {
   test('a disk larger than --size', () =>
     refusedAtOnce(`${server.url}/qcow2`, 'TOO_LARGE', new RegExp(`${SIZE}`), '--size', String(SIZE - 512)));
 
+  test('another format than the one that is told', () =>
+    refusedAtOnce(`${server.url}/qcow2`, 'BAD_SPEC', /is to be vmdk and looks like qcow2/, '--source-format', 'vmdk'));
+
   test('two options that contradict each other', () =>
     refusedAtOnce(
       `${server.url}/qcow2`,

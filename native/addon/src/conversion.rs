@@ -13,15 +13,14 @@ use crate::errors::{bad, thrown};
 use crate::limits::{LimitsInit, limits};
 use crate::offset::whole;
 use crate::promise::{Deferred, promise, settle};
-use crate::sniff::{PickInit, Probe, pick};
+use crate::sniff::{Probe, ToldInit, told};
 use crate::target::NativeTarget;
 
 #[napi(object)]
 pub struct ConversionInit {
     /// The image's head, sniffed again: one parser, one answer.
     pub head: Uint8Array,
-    /// Which member of an archive is the disk.
-    pub pick: Option<PickInit>,
+    pub told: Option<ToldInit>,
     pub identity: String,
     pub way: String,
     pub source_length: Option<f64>,
@@ -93,9 +92,9 @@ pub fn start_conversion(
     let way = Way::from_name(&init.way).ok_or_else(|| bad("the way is not one of stream, seek, spill"))?;
     let limits = limits(&init.limits)?;
     let source_length = init.source_length.map(whole).transpose()?;
-    let sniffed = probe
-        .and_then(Probe::found)
-        .unwrap_or_else(|| sniff::sniff_picking(&pick(init.pick), &init.head, source_length, &limits));
+    let told = told(init.told)?;
+    let sniffed =
+        probe.and_then(Probe::found).unwrap_or_else(|| sniff::sniff_told(&told, &init.head, source_length, &limits));
     let options = conversion::Options {
         sniffed,
         key: target.key,

@@ -3,7 +3,8 @@
 use std::sync::{Mutex, PoisonError};
 
 use diskferry_engine::archives::Pick;
-use diskferry_engine::sniff;
+use diskferry_engine::formats::Named;
+use diskferry_engine::sniff::{self, Told};
 use napi::bindgen_prelude::Uint8ArraySlice;
 use napi_derive::napi;
 
@@ -11,20 +12,26 @@ use crate::errors::{bad, thrown};
 use crate::limits::{LimitsInit, limits};
 use crate::offset::whole;
 
-/// Which member of an archive is the disk: at a path, or the only file of a directory; neither = the only disk.
+/// Which member of an archive is the disk: at a path, or the only file of a directory; neither = the only disk. And the
+/// format of the image, where it is known.
 #[napi(object)]
 #[derive(Clone, Default)]
-pub struct PickInit {
+pub struct ToldInit {
     pub path: Option<String>,
     pub directory: Option<String>,
+    pub format: Option<String>,
 }
 
-pub fn pick(init: Option<PickInit>) -> Pick {
-    match init {
-        Some(PickInit { path: Some(path), .. }) => Pick::Path(path),
-        Some(PickInit { directory: Some(directory), .. }) => Pick::Directory(directory),
-        _ => Pick::Only,
-    }
+/// BAD_SPEC when there is no such format.
+pub fn told(init: Option<ToldInit>) -> napi::Result<Told> {
+    let ToldInit { path, directory, format } = init.unwrap_or_default();
+    let pick = match (path, directory) {
+        (Some(path), _) => Pick::Path(path),
+        (None, Some(directory)) => Pick::Directory(directory),
+        (None, None) => Pick::Only,
+    };
+    let named = |name: String| Named::parse(&name).ok_or_else(|| bad(format!("there is no format {name}")));
+    Ok(Told { pick, format: format.map(named).transpose()? })
 }
 
 #[napi(object)]
@@ -62,10 +69,10 @@ pub fn sniff_head(
     head: Uint8ArraySlice<'_>,
     source_length: Option<f64>,
     init: LimitsInit,
-    member: Option<PickInit>,
+    known: Option<ToldInit>,
 ) -> napi::Result<Sniffed> {
     let length = source_length.map(whole).transpose()?;
-    Ok(shown(sniff::sniff_picking(&pick(member), &head, length, &limits(&init)?)))
+    Ok(shown(sniff::sniff_told(&told(known)?, &head, length, &limits(&init)?)))
 }
 
 fn shown(s: sniff::Sniffed) -> Sniffed {
@@ -100,9 +107,9 @@ pub struct Probe {
 #[napi]
 impl Probe {
     #[napi(constructor, catch_unwind)]
-    pub fn new(head: Uint8ArraySlice<'_>, init: LimitsInit, member: Option<PickInit>) -> napi::Result<Self> {
+    pub fn new(head: Uint8ArraySlice<'_>, init: LimitsInit, known: Option<ToldInit>) -> napi::Result<Self> {
         let limits = limits(&init)?;
-        let sniffed = sniff::sniff_picking(&pick(member), &head, None, &limits);
+        let sniffed = sniff::sniff_told(&told(known)?, &head, None, &limits);
         let probe = sniff::Probe::new(sniffed, &limits).map_err(|e| thrown(&e))?;
         Ok(Self { looking: Mutex::new(Some(probe)), found: Mutex::new(None) })
     }

@@ -6,7 +6,7 @@ use crate::archives::{Member, Pick, tar::Tar};
 use crate::codecs::layers::{Between, open_layers};
 use crate::codecs::{Codec, Kind, Restart, Sink};
 use crate::error::{Code, Error, Result, Stage};
-use crate::formats::{DRIVERS, Open, Order};
+use crate::formats::{DRIVERS, Image, Named, Open, Order, vhd};
 use crate::limits::Limits;
 
 /// Layers of compression, archives among them, that are undone.
@@ -14,12 +14,20 @@ const LAYERS: usize = 4;
 /// Decoded bytes looked at behind a codec: in front of the disk in an archive stand descriptions of it.
 const DECODED: usize = 1 << 20;
 
+/// What a person says of the source; it is found out where it is not said.
+#[derive(Clone, Debug, Default)]
+pub struct Told {
+    /// The disk in an archive.
+    pub pick: Pick,
+    /// The format of the image: nothing else is accepted then.
+    pub format: Option<Named>,
+}
+
 #[derive(Clone, Debug)]
 pub struct Sniffed {
     /// Outermost first.
     pub codecs: Vec<Kind>,
-    /// What is taken out of an archive.
-    pub pick: Pick,
+    pub told: Told,
     /// The member of an archive, where its header is in the head.
     pub member: Option<Member>,
     /// The disk lies in an archive behind what was looked at: [`Probe`] finds it.
@@ -59,8 +67,8 @@ impl Probe {
     /// `sniffed` says [`Sniffed::unseen`].
     pub fn new(sniffed: Sniffed, limits: &Limits) -> Result<Self> {
         let around = &sniffed.codecs[..sniffed.codecs.len().saturating_sub(1)];
-        let outer = if around.is_empty() { None } else { Some(open_layers(around, &sniffed.pick, limits, None)?) };
-        let tar = Tar::new(&sniffed.pick, None)?;
+        let outer = if around.is_empty() { None } else { Some(open_layers(around, &sniffed.told.pick, limits, None)?) };
+        let tar = Tar::new(&sniffed.told.pick, None)?;
         let head = Head { bytes: vec![0; DECODED], filled: 0 };
         Ok(Self { sniffed, limits: limits.clone(), outer, tar, head })
     }
@@ -142,14 +150,14 @@ impl Sink for Head {
 
 /// Reads the head: up to 1 MiB from the beginning of the source, or all of a smaller one.
 pub fn sniff(head: &[u8], source_length: Option<u64>, limits: &Limits) -> Sniffed {
-    sniff_picking(&Pick::Only, head, source_length, limits)
+    sniff_told(&Told::default(), head, source_length, limits)
 }
 
-/// The same; in an archive what `pick` says.
-pub fn sniff_picking(pick: &Pick, head: &[u8], source_length: Option<u64>, limits: &Limits) -> Sniffed {
+/// The same, with what is known of it.
+pub fn sniff_told(told: &Told, head: &[u8], source_length: Option<u64>, limits: &Limits) -> Sniffed {
     let mut s = Sniffed {
         codecs: Vec::new(),
-        pick: pick.clone(),
+        told: told.clone(),
         member: None,
         unseen: false,
         hides: false,
@@ -203,18 +211,13 @@ fn descend(
             return Ok(());
         }
     }
-    if let Some(refusal) = known_but_unsupported(&inner) {
-        return Err(refusal);
-    }
     let file_length = match s.codecs.last() {
         None => source_length,
         Some(Kind::Tar) => s.member.as_ref().map(|member| member.size),
         Some(_) => None,
     };
-    if let Some(driver) = DRIVERS.iter().find(|driver| (driver.detect)(&inner)) {
-        s.format = driver.name;
-        let described = (driver.describe)(&inner, file_length, limits);
-        let image = described.map_err(|e| Error { stage: Stage::Plan, ..e })?;
+    if let Some((name, image)) = image_of(s.told.format, &inner, file_length, limits)? {
+        s.format = name;
         s.virtual_size = Some(image.virtual_size);
         (s.order, s.features, s.left_out) = (image.order, image.features, image.left_out);
         s.image = Some(image.opener);
@@ -229,6 +232,41 @@ fn descend(
         )),
         _ => Ok(()),
     }
+}
+
+/// The image that is told, or that a header says it is; none for raw disks.
+fn image_of(
+    told: Option<Named>,
+    head: &[u8],
+    file_length: Option<u64>,
+    limits: &Limits,
+) -> Result<Option<(&'static str, Image)>> {
+    let planned = |e: Error| Error { stage: Stage::Plan, ..e };
+    let found = DRIVERS.iter().find(|driver| (driver.detect)(head));
+    let driver = match told {
+        Some(Named::Raw) => return Ok(None),
+        // A fixed VHD has nothing at its beginning that could be known.
+        Some(Named::Driver(name)) if name == vhd::DRIVER.name && found.is_none() => {
+            let image = vhd::describe_fixed(file_length, limits).map_err(planned)?;
+            return Ok(Some((name, image)));
+        }
+        Some(Named::Driver(name)) => match found {
+            Some(driver) if driver.name == name => driver,
+            _ => {
+                let is = found.map_or("a raw disk, or something else", |driver| driver.name);
+                return Err(refuse(Code::BadSpec, format!("the image is to be {name} and looks like {is}")));
+            }
+        },
+        None => {
+            if let Some(refusal) = known_but_unsupported(head) {
+                return Err(refusal);
+            }
+            let Some(driver) = found else { return Ok(None) };
+            driver
+        }
+    };
+    let image = (driver.describe)(head, file_length, limits).map_err(planned)?;
+    Ok(Some((driver.name, image)))
 }
 
 /// The beginning of what a codec puts out. `whole`: its input is all there is.
@@ -258,7 +296,7 @@ fn decompress(kind: Kind, input: &[u8], whole: bool, limits: &Limits) -> Result<
 /// The beginning of the member that was picked.
 fn unpack(s: &mut Sniffed, input: &[u8], whole: bool) -> Result<Vec<u8>> {
     let mut sink = Head { bytes: vec![0; DECODED], filled: 0 };
-    let mut tar = Tar::new(&s.pick, None)?;
+    let mut tar = Tar::new(&s.told.pick, None)?;
     if let Err(error) = tar.push(input, &mut sink)
         && sink.filled == 0
     {

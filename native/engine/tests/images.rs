@@ -2,7 +2,8 @@
 
 use diskferry_engine::bytes::Bytes;
 use diskferry_engine::error::{Code, Result};
-use diskferry_engine::formats::{Disk, Options, Packing, Wants};
+use diskferry_engine::formats::{Disk, Named, Options, Packing, Wants};
+use diskferry_engine::sniff::{Told, sniff_told};
 
 mod guest;
 use guest::{Images, Memory, Random, content, decode, every_way, image, in_order, same, seek, write};
@@ -458,4 +459,69 @@ fn names_in_a_descriptor_are_not_followed() {
         assert!(matches!(error.code, Code::Unsupported | Code::Unsafe), "{error}");
         assert!(!error.message.contains("passwd") && !error.message.contains("root"), "{error}");
     }
+}
+
+fn told(format: &str) -> Told {
+    Told { format: Named::parse(format), ..Told::default() }
+}
+
+#[test]
+fn a_fixed_vhd_is_read_where_it_is_said_to_be_one() {
+    let images = Images::new();
+    let raw = content(3 << 20, 8);
+    write(&images.path("in.raw"), &raw);
+    let options = "subformat=fixed,force_size=on";
+    images.must("qemu-img", &["convert", "-f", "raw", "-O", "vpc", "-o", options, "in.raw", "out"]);
+    let file = images.read("out");
+    assert_eq!(file.len(), raw.len() + 512);
+    let read = |file: &[u8], random: Option<Random>| {
+        let length = Some(file.len() as u64);
+        let s = sniff_told(&told("vpc"), &file[..1 << 20], length, &guest::limits());
+        let options = Options { file_length: length, seekable: true, limits: guest::limits(), ..Options::default() };
+        let mut disk = Memory::new(s.virtual_size.unwrap_or(0));
+        s.refusal.map_or(Ok(()), Err)?;
+        guest::drive(&mut *s.image.unwrap().open(options)?, file, &mut disk, random).map(|_| disk)
+    };
+    same("fixed", &read(&file, None).unwrap(), &raw);
+    same("fixed in pieces", &read(&file, Some(Random(3))).unwrap(), &raw);
+    // Not said to be one, it is what it looks like.
+    let s = sniff_told(&Told::default(), &file[..1 << 20], Some(file.len() as u64), &guest::limits());
+    assert_eq!((s.format, s.virtual_size), ("raw", Some(file.len() as u64)));
+    for (at, code, says) in [
+        (raw.len(), Code::Corrupt, "no footer"),
+        (raw.len() + 60, Code::Corrupt, "no footer"),
+        (raw.len() + 50, Code::Corrupt, "checksum"),
+        (raw.len() + 511, Code::Corrupt, "checksum"),
+    ] {
+        let mut damaged = file.clone();
+        damaged[at] ^= 1;
+        let error = read(&damaged, None).err().unwrap();
+        assert_eq!(error.code, code, "{at}: {error}");
+        assert!(error.message.contains(says), "{at}: {error}");
+    }
+    for cut in [1, 511, 512, 1024] {
+        let error = read(&file[..file.len() - cut], None).err().unwrap();
+        assert_eq!(error.code, Code::Corrupt, "{cut}: {error}");
+    }
+    let s = sniff_told(&told("vhd"), &file[..1 << 20], None, &guest::limits());
+    assert_eq!(s.refusal.unwrap().code, Code::Unsupported);
+}
+
+#[test]
+fn a_format_that_is_told_is_the_only_one_that_is_accepted() {
+    let images = Images::new();
+    write(&images.path("in.raw"), &content(1 << 20, 9));
+    for (format, name) in [("qcow2", "qcow2"), ("vmdk", "vmdk"), ("vpc", "vhd"), ("vdi", "vdi"), ("qed", "qed")] {
+        images.must("qemu-img", &["convert", "-f", "raw", "-O", format, "in.raw", "out"]);
+        let file = images.read("out");
+        let sniff = |told: &Told| sniff_told(told, &file[..file.len().min(1 << 20)], None, &guest::limits());
+        assert_eq!(sniff(&told(name)).format, name);
+        assert_eq!(sniff(&told("raw")).format, "raw", "{name} taken as it is");
+        for other in ["qcow2", "vmdk", "vhd", "vdi", "parallels", "qed"].iter().filter(|other| **other != name) {
+            let refusal = sniff(&told(other)).refusal.unwrap();
+            assert_eq!(refusal.code, Code::BadSpec, "{refusal}");
+            assert!(refusal.message.contains(name) && refusal.message.contains(other), "{refusal}");
+        }
+    }
+    assert_eq!(Named::parse("vhdx7"), None);
 }

@@ -9,7 +9,7 @@ use diskferry_engine::archives::Pick;
 use diskferry_engine::codecs::{Codec, Kind, Restart};
 use diskferry_engine::error::{Code, Result};
 use diskferry_engine::limits::Limits;
-use diskferry_engine::sniff::sniff_picking;
+use diskferry_engine::sniff::{Told, sniff_told};
 use tempfile::TempDir;
 
 mod decoding;
@@ -246,13 +246,13 @@ fn the_head_tells_what_is_inside() {
     fs::write(at("disk.raw"), noise(100_000)).unwrap();
     let limits = Limits::default();
     let near = tar(directory.path(), &[], &["disk.raw", "notes.txt"]);
-    let s = sniff_picking(&Pick::Only, &near[..1 << 20], Some(near.len() as u64), &limits);
+    let s = sniff_told(&Told::default(), &near[..1 << 20], Some(near.len() as u64), &limits);
     assert!(s.refusal.is_none() && !s.unseen);
     assert_eq!((s.codecs, s.format, s.virtual_size), (vec![Kind::Tar], "raw", Some(100_000)));
     let far = tar(directory.path(), &[], &["notes.txt", "disk.raw"]);
-    let s = sniff_picking(&Pick::Only, &far[..1 << 20], Some(far.len() as u64), &limits);
+    let s = sniff_told(&Told::default(), &far[..1 << 20], Some(far.len() as u64), &limits);
     assert!(s.refusal.is_none() && s.unseen);
     let none = tar(directory.path(), &[], &["notes.txt"]);
-    let s = sniff_picking(&Pick::Only, &none, Some(none.len() as u64), &limits);
+    let s = sniff_told(&Told::default(), &none, Some(none.len() as u64), &limits);
     assert_eq!(s.refusal.unwrap().code, Code::NotFound);
 }

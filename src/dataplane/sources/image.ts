@@ -11,7 +11,7 @@ import {
 } from '../../oci/manifest.ts';
 import type { Context } from '../context.ts';
 import { FerryError } from '../errors.ts';
-import { native, type Pick } from '../native.ts';
+import { native, type Told } from '../native.ts';
 import { probed } from '../sniff.ts';
 import type { Digest, Source } from '../source.ts';
 import { stackFilters } from '../stack.ts';
@@ -36,7 +36,7 @@ export interface Wanted {
 }
 
 /** Where a containerDisk has its disk (KubeVirt, "containerDisk": the only file of this directory). */
-const DISKS: Pick = { directory: 'disk' };
+const DISKS: Told = { directory: 'disk' };
 
 /**
  * The layer of an image that holds the disk, as a source of the layer's bytes. Layers are looked through from the top,
@@ -47,13 +47,13 @@ export async function openImage(blobs: Blobs, wanted: Wanted, context: Context):
   const name = `${blobs.name}@${digest}`;
   const artifact = artifactOf(image.layers, wanted.path);
   if (artifact) return asBlob(await blobs.blob(artifact), artifact, name);
-  const pick = wanted.path === undefined ? DISKS : { path: wanted.path };
+  const disk = wanted.path === undefined ? DISKS : { path: wanted.path };
   const layers = [...image.layers].reverse();
   for (const [above, layer] of layers.entries()) {
-    const found = await holds(blobs, layer, pick, context).catch((error: unknown) => {
+    const found = await holds(blobs, layer, disk, context).catch((error: unknown) => {
       throw unreadable(error, layer, layers.length - above);
     });
-    if (found === 'yes') return asBlob(await blobs.blob(layer), layer, name, pick);
+    if (found === 'yes') return asBlob(await blobs.blob(layer), layer, name, disk);
     if (found === 'hidden') break;
     context.log.info(`layer ${layers.length - above} of ${layers.length} has no disk`);
   }
@@ -128,7 +128,7 @@ function digestOf(text: string): Digest {
 }
 
 /** A source of a blob: its digest is what it is, wherever it comes from. */
-function asBlob(source: Source, { digest, size }: Descriptor, name: string, pick?: Pick): Source {
+function asBlob(source: Source, { digest, size }: Descriptor, name: string, disk?: Told): Source {
   const { length = size } = source.facts;
   if (length !== size) {
     throw new FerryError(`the layer ${digest} has ${length} bytes, its manifest says ${size}`, {
@@ -139,17 +139,17 @@ function asBlob(source: Source, { digest, size }: Descriptor, name: string, pick
   return {
     name,
     details: { ...source.details, layer: digest, resumable: source.facts.ranges ? 'yes' : 'no: no ranges' },
-    facts: { ...source.facts, length: size, validator: digest, digest: digestOf(digest), ...(pick ? { pick } : {}) },
+    facts: { ...source.facts, length: size, validator: digest, digest: digestOf(digest), ...(disk ? { disk } : {}) },
     read: (range, signal) => source.read(range, signal),
     [Symbol.asyncDispose]: () => source[Symbol.asyncDispose](),
   };
 }
 
 /** Whether a layer has the file, or hides it from those below. One without it is read whole, and verified. */
-async function holds(blobs: Blobs, layer: Descriptor, pick: Pick, context: Context): Promise<'yes' | 'no' | 'hidden'> {
+async function holds(blobs: Blobs, layer: Descriptor, disk: Told, context: Context): Promise<'yes' | 'no' | 'hidden'> {
   await using source = stackFilters(asBlob(await blobs.blob(layer), layer, blobs.name), context);
   const head = await source.head(context.signal);
-  const sniffed = native().sniff(head, layer.size, {}, pick);
+  const sniffed = native().sniff(head, layer.size, {}, disk);
   if (!sniffed.codecs.includes('tar')) {
     if (sniffed.refusal) throw new FerryError(sniffed.refusal.message, sniffed.refusal);
     throw new FerryError('it is no tar archive', { code: 'CORRUPT', stage: 'source' });
@@ -160,7 +160,7 @@ async function holds(blobs: Blobs, layer: Descriptor, pick: Pick, context: Conte
     return sniffed.hides ? 'hidden' : 'no';
   }
   const hash = createHash(layer.digest.split(':')[0] ?? 'sha256');
-  const found = await probed(source, head, {}, pick, context.signal, (chunk) => hash.update(chunk));
+  const found = await probed(source, head, {}, disk, context.signal, (chunk) => hash.update(chunk));
   if (found.probe) return 'yes';
   if (hash.digest('hex') !== digestOf(layer.digest).hex) {
     throw new FerryError('its bytes are not what its digest says', { code: 'DIGEST_MISMATCH', stage: 'verify' });

@@ -264,7 +264,7 @@ pub fn start(target: Arc<dyn Target>, o: Options) -> Result<Conversion> {
         ),
         format,
         codecs: o.sniffed.codecs.clone(),
-        pick: o.sniffed.pick.clone(),
+        pick: o.sniffed.told.pick.clone(),
         limits: o.limits.clone(),
         output_slabs: OUTPUT_SLABS,
         restart,

@@ -18,11 +18,29 @@ pub mod qed;
 pub mod raw;
 pub mod vdi;
 pub mod vhd;
+mod vhd_fixed;
 pub mod vmdk;
 
 /// Every format that has a header, each recognised by it. A new one is one file and one line here. What is none of
 /// these is raw.
 pub const DRIVERS: &[Driver] = &[qcow2::DRIVER, vmdk::DRIVER, vhd::DRIVER, vdi::DRIVER, parallels::DRIVER, qed::DRIVER];
+
+/// A format by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Named {
+    Raw,
+    /// [`Driver::name`].
+    Driver(&'static str),
+}
+
+impl Named {
+    /// By our name, or by QEMU's, who calls VHD "vpc".
+    pub fn parse(name: &str) -> Option<Self> {
+        let ours = if name == "vpc" { vhd::DRIVER.name } else { name };
+        let driver = DRIVERS.iter().find(|driver| driver.name == ours);
+        if ours == "raw" { Some(Named::Raw) } else { driver.map(|driver| Named::Driver(driver.name)) }
+    }
+}
 
 /// How a format is recognised and read.
 pub struct Driver {

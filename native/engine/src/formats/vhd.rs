@@ -12,11 +12,11 @@ use crate::limits::Limits;
 
 pub const DRIVER: Driver = Driver { name: "vhd", detect: |head| head.starts_with(b"conectix"), describe };
 
-const FOOTER: usize = 512;
+pub(super) const FOOTER: usize = 512;
 const DYNAMIC_HEADER: usize = 1024;
 const SECTOR: u64 = 512;
-const VERSION: u32 = 0x0001_0000;
-const FIXED: u32 = 2;
+pub(super) const VERSION: u32 = 0x0001_0000;
+pub(super) const FIXED: u32 = 2;
 const DYNAMIC: u32 = 3;
 const DIFFERENCING: u32 = 4;
 /// Programs whose disks have the size that the footer states; others count the geometry (QEMU, block/vpc.c).
@@ -25,10 +25,12 @@ const BY_SIZE: [&[u8]; 6] = [b"win ", b"qem2", b"d2v ", b"tap\0", b"CTXS", b"wa\
 const MOST_SECTORS: u64 = 65535 * 16 * 255;
 
 /// One's complement of the sum of all bytes but those of the checksum itself ("Checksum").
-fn checksum(bytes: &[u8], at: usize) -> u32 {
+pub(super) fn checksum(bytes: &[u8], at: usize) -> u32 {
     let sum = |part: &[u8]| part.iter().map(|&b| u32::from(b)).sum::<u32>();
     !(sum(&bytes[..at]) + sum(&bytes[at + 4..]))
 }
+
+pub use super::vhd_fixed::describe_fixed;
 
 fn describe(bytes: &[u8], file_length: Option<u64>, limits: &Limits) -> Result<Image> {
     let bad = |what: &str| corrupt(DRIVER.name, what);
@@ -43,7 +45,7 @@ fn describe(bytes: &[u8], file_length: Option<u64>, limits: &Limits) -> Result<I
     match be32(footer, 60) {
         DYNAMIC => {}
         DIFFERENCING => return Err(head::difference("VHD")),
-        FIXED => return Err(bad("a fixed disk has its footer at the end")),
+        FIXED => return Err(bad("a fixed disk has its footer at the end, not at the beginning")),
         other => return Err(head::unsupported(format!("VHD disk type {other} is not known"))),
     }
     let at = be64(footer, 16);
