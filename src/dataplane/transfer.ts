@@ -1,4 +1,5 @@
 import { setTimeout } from 'node:timers/promises';
+import { type Claim, diskSize } from './claim.ts';
 import type { Context, Log } from './context.ts';
 import { DEFAULT_LIMITS } from './context.ts';
 import { formatDigest, isStrong } from './digests.ts';
@@ -49,8 +50,12 @@ export interface TransferOptions {
   /** Directory for clusters that have no place yet. */
   readonly spill?: string;
   readonly way?: Way;
-  /** Holds the key that authenticates journals. */
-  readonly stateDirectory: string;
+  /** Overwrite whatever is not of this source, unfinished transfers of others too; go on where it is. */
+  readonly replace?: boolean;
+  /** The target is a claim's volume: a file's disk fills what is usable of it. */
+  readonly claim?: Claim;
+  /** 32 bytes that authenticate the journal; or the directory that holds this host's key. */
+  readonly journalKey: Uint8Array | { readonly stateDirectory: string };
   /** Milliseconds; see TransportLimits. */
   readonly stall?: number;
   readonly patience?: number;
@@ -103,7 +108,7 @@ export async function transfer(
     await using opened = await openSource(options.source, options.sourceOptions, context);
     meter.phase('planning');
     await using target = disposable(
-      await engine.openTarget({ path: options.target, key: await hostKey(options.stateDirectory) }),
+      await engine.openTarget({ path: options.target, key: await journalKeyOf(options) }),
     );
     const digest = options.digest ?? opened.facts.digest;
     const identity = identityOf(opened, digest, options.size, options.sourceOptions);
@@ -114,7 +119,15 @@ export async function transfer(
     const told = toldOf(opened.facts, options.sourceOptions);
     const { sniffed, probe } = await sniff(source, decoderLimits(options.memory), told, signal);
     const limits = transferLimits(sniffed, options.memory);
-    const decided = decide(options, source, sniffed, limits, target.native, digest);
+    const size = sizeOf(options, sniffed, target.native);
+    const decided = decide(
+      { ...options, ...(size === undefined ? {} : { size }) },
+      source,
+      sniffed,
+      limits,
+      target.native,
+      digest,
+    );
     const held = await heldDisk(options, target.native, sniffed, signal);
     if (held) return doneBefore(options, identity, held);
     const resume = admit(options, target.native, identity, log);
@@ -130,7 +143,7 @@ export async function transfer(
       preallocate: options.preallocate,
       limits,
       ...(source.facts.length === undefined ? {} : { sourceLength: source.facts.length }),
-      ...(options.size === undefined ? {} : { size: options.size }),
+      ...(size === undefined ? {} : { size }),
       ...(digest === undefined || !decided.wholeSource ? {} : { digest: formatDigest(digest) }),
       ...(options.diskDigest === undefined ? {} : { diskDigest: options.diskDigest }),
       ...(options.spill === undefined ? {} : { spillDirectory: options.spill }),
@@ -139,7 +152,7 @@ export async function transfer(
     const conversion = await engine.startConversion(target.native, init, probe);
     const resumedAt = conversion.progress().resumedAt;
     const resumes = 'resumes' in target.native.recovered && resume ? target.native.recovered.resumes + 1 : 0;
-    const disk = options.size ?? sniffed.virtualSize;
+    const disk = size ?? sniffed.virtualSize;
     meter.measures(
       conversion,
       {
@@ -206,6 +219,21 @@ function disposable(target: NativeTarget): AsyncDisposable & { readonly native: 
   return { native: target, [Symbol.asyncDispose]: () => target.close() };
 }
 
+function journalKeyOf({ journalKey }: TransferOptions): Promise<Uint8Array> | Uint8Array {
+  return journalKey instanceof Uint8Array ? journalKey : hostKey(journalKey.stateDirectory);
+}
+
+/** Exact length that the disk is to have; of a claim's file the one that it was begun with, where it goes on. */
+function sizeOf(
+  { size, claim }: TransferOptions,
+  sniffed: Sniffed,
+  { facts, recovered }: NativeTarget,
+): number | undefined {
+  if (claim === undefined || facts.kind !== 'file') return size;
+  if (recovered.kind === 'checkpoint' && recovered.virtualSize !== undefined) return recovered.virtualSize;
+  return diskSize(sniffed.virtualSize, facts.capacity, claim);
+}
+
 /** The plan, when it is not to refuse. */
 function decide(
   options: TransferOptions,
@@ -248,12 +276,16 @@ function admit(options: TransferOptions, target: NativeTarget, identity: Identit
       log.warn('the source has changed since the unfinished transfer on the target began: starting over');
       return false;
     }
+    if (options.replace) {
+      log.warn('the target holds an unfinished transfer of another source: starting over');
+      return false;
+    }
     throw new FerryError(
       `${options.target} holds an unfinished transfer of ${found?.name ?? 'another source'}: run that command again to go on, give --fresh to drop it, or see \`diskferry inspect ${options.target}\``,
       { code: 'CHANGED', stage: 'target' },
     );
   }
-  if (options.force) return false;
+  if (options.force || options.replace) return false;
   if (recovered.kind === 'foreign') {
     throw new FerryError(
       `${options.target} holds an unfinished transfer that was begun by another host or user: go on there, or give --force to overwrite it`,

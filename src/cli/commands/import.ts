@@ -125,7 +125,7 @@ async function runImport(source: string, target: string, flags: ImportFlags): Pr
       patience: flags.patience,
       fresh: flags.fresh === true,
       force: flags.force === true,
-      stateDirectory: stateDirectory(),
+      journalKey: { stateDirectory: stateDirectory() },
       ...(flags.size === undefined ? {} : { size: flags.size }),
       ...(flags.rate === undefined ? {} : { rate: flags.rate }),
       ...(flags.memory === undefined ? {} : { memory: flags.memory }),

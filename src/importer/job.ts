@@ -1,0 +1,172 @@
+import { createHash } from 'node:crypto';
+import type { Claim } from '../dataplane/claim.ts';
+import { parseDigest } from '../dataplane/digests.ts';
+import type { FerryError } from '../dataplane/errors.ts';
+import { parseSize } from '../dataplane/sizes.ts';
+import type { Digest, SourceOptions } from '../dataplane/source.ts';
+
+/** What the pod is to do, read from its environment: the contract of CDI's importer (docs/importer.md). */
+export interface Job {
+  /** As CDI names it in its messages: http, s3, gcs, registry, none. */
+  readonly kind: string;
+  /** As `diskferry import` takes it. */
+  readonly source: string;
+  readonly options: SourceOptions;
+  readonly claim: Claim;
+  readonly preallocate: boolean;
+  readonly checksum?: Digest;
+  /** Label of the progress metric. */
+  readonly owner: string;
+  /** Authenticates the journal: nobody who had the volume before knows it. */
+  readonly journalKey: Uint8Array;
+}
+
+/** What a file or directory of the pod holds; undefined where there is none. */
+export interface Mounts {
+  /** Contents of the PEM files below a directory. */
+  certificates(directory: string): string | undefined;
+  /** Header lines of secrets, in order. */
+  headers(): readonly string[];
+}
+
+/** Ends the pod with a text in the termination message. */
+export class JobError extends Error {}
+
+/** Throws JobError in CDI's words where clients match on them. */
+export function jobOf(env: NodeJS.ProcessEnv, mounts: Mounts): Job {
+  const kind = env.IMPORTER_SOURCE ?? '';
+  const content = env.IMPORTER_CONTENTTYPE || 'kubevirt';
+  if (content !== 'kubevirt') throw new JobError(`the content type ${content} is not imported by this importer`);
+  const claim = claimOf(env);
+  const uid = env.DISKFERRY_CLAIM_UID || env.OWNER_UID || '';
+  if (uid === '') throw new JobError('neither DISKFERRY_CLAIM_UID nor OWNER_UID says whose volume this is');
+  return {
+    kind,
+    source: sourceOf(kind, env.IMPORTER_ENDPOINT ?? ''),
+    options: optionsOf(kind, env, mounts),
+    claim,
+    preallocate: bool(env, 'PREALLOCATION'),
+    ...(env.IMPORTER_CHECKSUM ? { checksum: checksumOf(env.IMPORTER_CHECKSUM) } : {}),
+    owner: env.OWNER_UID ?? uid,
+    journalKey: createHash('sha256').update(`diskferry journal of claim ${uid}`).digest(),
+  };
+}
+
+function claimOf(env: NodeJS.ProcessEnv): Claim {
+  const overhead = Number(env.FILESYSTEM_OVERHEAD || '0');
+  if (!(overhead >= 0 && overhead < 1))
+    throw new JobError(`FILESYSTEM_OVERHEAD ${env.FILESYSTEM_OVERHEAD} is no part of 1`);
+  return { size: quantity(env.IMPORTER_IMAGE_SIZE ?? ''), overhead };
+}
+
+/** A Kubernetes quantity in whole bytes; Ei and exponents too. */
+export function quantity(text: string): number {
+  const exponent = /^(\d+(?:\.\d+)?)e(\d{1,2})$/i.exec(text);
+  const bytes = exponent ? Math.ceil(Number(exponent[1]) * 10 ** Number(exponent[2])) : undefined;
+  if (bytes !== undefined && Number.isSafeInteger(bytes)) return bytes;
+  try {
+    return parseSize(text);
+  } catch {
+    throw new JobError(`IMPORTER_IMAGE_SIZE '${text}' is no size of a volume`);
+  }
+}
+
+function bool(env: NodeJS.ProcessEnv, name: string): boolean {
+  const text = env[name] ?? '';
+  if (!/^(1|t|true|0|f|false|)$/i.test(text)) throw new JobError(`${name} '${text}' is neither true nor false`);
+  return /^(1|t|true)$/i.test(text);
+}
+
+function checksumOf(text: string): Digest {
+  try {
+    return parseDigest(text.replaceAll(' ', ''));
+  } catch (error) {
+    throw new JobError(`the checksum cannot be demanded: ${(error as Error).message}`);
+  }
+}
+
+function sourceOf(kind: string, endpoint: string): string {
+  const url = URL.parse(endpoint);
+  const needs = (what: string): JobError => new JobError(`Unable to connect to ${kind} data source: ${what}`);
+  switch (kind) {
+    case 'none':
+      // One sector: the disk grows to what is usable of the claim, and a device is zeroed to its end.
+      return 'blank:512';
+    case 'http':
+      if (!url || !/^(https?|gs):$/.test(url.protocol)) throw needs(`the endpoint is no http:// or https:// URL`);
+      return endpoint;
+    case 's3': {
+      const [, bucket = '', key = ''] = /^\/([^/]+)\/(.+)$/.exec(url?.pathname ?? '') ?? [];
+      if (!url || bucket === '') throw needs('the endpoint is not of the form https://host/bucket/key');
+      return `s3://${bucket}/${decodeURIComponent(key)}`;
+    }
+    case 'gcs': {
+      if (/^gs:\/\//.test(endpoint)) return endpoint;
+      const [, bucket = '', object = ''] = /^\/([^/]+)\/(.+)$/.exec(url?.pathname ?? '') ?? [];
+      if (bucket === '') throw needs('the endpoint is not of the form gs://bucket/object');
+      return `gs://${bucket}/${decodeURIComponent(object)}`;
+    }
+    case 'registry':
+      if (!/^docker:\/\/./.test(endpoint)) throw needs('the endpoint is not of the form docker://registry/image');
+      return endpoint;
+    default:
+      throw new JobError(`Unknown data source: ${kind}`);
+  }
+}
+
+function optionsOf(kind: string, env: NodeJS.ProcessEnv, mounts: Mounts): SourceOptions {
+  const { IMPORTER_ACCESS_KEY_ID: username = '', IMPORTER_SECRET_KEY: password = '' } = env;
+  const endpoint = URL.parse(env.IMPORTER_ENDPOINT ?? '');
+  const insecure = bool(env, 'INSECURE_TLS');
+  const directories = [env.IMPORTER_CERT_DIR, env.IMPORTER_PROXY_CERT_DIR].filter(
+    (one) => one !== undefined && one !== '',
+  );
+  const certificates = (directories as string[]).map((one) => mounts.certificates(one)).filter(Boolean);
+  const architecture = env.IMPORTER_REGISTRY_IMAGE_ARCHITECTURE;
+  return {
+    headers: headersOf(env, mounts),
+    // Both or none, as CDI has it.
+    ...(username !== '' && password !== '' ? { credentials: { username, password } } : {}),
+    ...(username === '' && !env.GOOGLE_APPLICATION_CREDENTIALS ? { anonymous: true } : {}),
+    ...(certificates.length === 0 ? {} : { ca: certificates.join('\n') }),
+    ...(kind === 's3' && endpoint ? { s3: s3Of(endpoint) } : {}),
+    ...(kind === 'registry' ? { registry: { insecure } } : {}),
+    ...(architecture ? { platform: `linux/${architecture}` } : {}),
+    // Only what the job was given counts in a pod.
+    instanceMetadata: false,
+    environment: {
+      HTTP_PROXY: env.http_proxy,
+      HTTPS_PROXY: env.https_proxy,
+      NO_PROXY: env.no_proxy,
+      GOOGLE_APPLICATION_CREDENTIALS: env.GOOGLE_APPLICATION_CREDENTIALS,
+      ...(kind === 'gcs' && endpoint && endpoint.protocol !== 'gs:' ? { STORAGE_EMULATOR_HOST: endpoint.origin } : {}),
+    },
+  };
+}
+
+/** The region as CDI finds it: by the name of Amazon's host, else the first part of whatever it is called. */
+function s3Of(endpoint: URL): NonNullable<SourceOptions['s3']> {
+  const region = /s3\.(.+)\.amazonaws\.com$/.exec(endpoint.hostname)?.[1];
+  return region === undefined ? { endpoint: endpoint.origin } : { region };
+}
+
+function headersOf(env: NodeJS.ProcessEnv, mounts: Mounts): Record<string, string> {
+  const lines: string[] = [];
+  for (let n = 0; env[`IMPORTER_EXTRA_HEADER_${n}`] !== undefined; n += 1)
+    lines.push(env[`IMPORTER_EXTRA_HEADER_${n}`] ?? '');
+  const headers: Record<string, string> = {};
+  for (const line of [...lines, ...mounts.headers()]) {
+    const colon = line.indexOf(':');
+    const [name, value] = [line.slice(0, Math.max(colon, 0)).trim(), line.slice(colon + 1).trim()];
+    if (!/^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/.test(name) || /[\r\n\0]/.test(value)) {
+      throw new JobError('an extra header is not of the form "Name: value"');
+    }
+    headers[name.toLowerCase()] = value;
+  }
+  return headers;
+}
+
+/** Whether an error is the source's at its opening, for which CDI has a sentence of its own. */
+export function concernsSource(error: FerryError): boolean {
+  return error.stage === 'source' && ['NOT_FOUND', 'DENIED', 'IO', 'STALLED', 'UNSUPPORTED'].includes(error.code);
+}

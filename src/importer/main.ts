@@ -1,0 +1,111 @@
+// The import pod: what its environment says, done once; how it went, in the termination message.
+import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
+import { chmod, open, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { FerryError } from '../dataplane/errors.ts';
+import type { Snapshot } from '../dataplane/transfer.ts';
+import { transfer } from '../dataplane/transfer.ts';
+import { type Job, jobOf, type Mounts } from './job.ts';
+import { type Metrics, serveMetrics } from './metrics.ts';
+import { type Ending, failed, succeeded } from './report.ts';
+
+/** Where everything is in a pod; tests put another directory in front. */
+const ROOT = process.env.DISKFERRY_ROOT ?? '';
+const DEVICE = join(ROOT, '/dev/cdi-block-volume');
+const FILE = join(ROOT, '/data/disk.img');
+const TERMINATION = join(ROOT, '/dev/termination-log');
+const HEADERS = join(ROOT, '/extraheaders');
+const METRICS_PORT = Number(process.env.DISKFERRY_METRICS_PORT ?? 8443);
+/** Owner and group may write a disk, as virt-launcher wants it (CDI: 0660). */
+const MODE = 0o660;
+
+const mounts: Mounts = {
+  certificates: (directory) => {
+    const files = filesIn(join(ROOT, directory)).map((path) => readFileSync(path, 'utf8'));
+    const found = files.filter((text) => text.includes('-----BEGIN CERTIFICATE-----'));
+    return found.length === 0 ? undefined : found.join('\n');
+  },
+  headers: () =>
+    (existsSync(HEADERS) ? readdirSync(HEADERS).sort(byNumber) : []).flatMap((n) =>
+      filesIn(join(HEADERS, n)).map((path) => readFileSync(path, 'utf8').replace(/\r?\n$/, '')),
+    ),
+};
+
+const byNumber = (a: string, b: string): number => Number(a) - Number(b);
+
+/** Regular files of a mounted secret or map; what begins with a dot is Kubernetes' own. */
+function filesIn(directory: string): string[] {
+  if (!existsSync(directory)) return [];
+  const names = readdirSync(directory).filter((name) => !name.startsWith('.'));
+  return names.map((name) => join(directory, name)).filter((path) => statSync(path).isFile());
+}
+
+const say = (message: string): void => void process.stderr.write(`${new Date().toISOString()} ${message}\n`);
+const log = { info: say, warn: say };
+
+async function run(signal: AbortSignal): Promise<Ending> {
+  let job: Job | undefined;
+  let metrics: Metrics | undefined;
+  try {
+    job = jobOf(process.env, mounts);
+    metrics = await serveMetrics(METRICS_PORT, job.owner);
+    const target = existsSync(DEVICE) ? DEVICE : FILE;
+    say(`importing ${job.kind} into ${target}`);
+    const report = await transfer(
+      {
+        source: job.source,
+        target,
+        sourceOptions: job.options,
+        preallocate: job.preallocate,
+        connections: 4,
+        fresh: false,
+        force: false,
+        replace: true,
+        claim: job.claim,
+        journalKey: job.journalKey,
+        ...(job.checksum ? { digest: job.checksum } : {}),
+      },
+      signal,
+      (snapshot) => told(snapshot, metrics),
+      log,
+    );
+    if (target === FILE) await settle(FILE);
+    metrics.progress = 100;
+    say(`done: ${JSON.stringify({ ...report, source: undefined })}`);
+    return succeeded(job.preallocate);
+  } catch (error) {
+    if (signal.aborted) throw error;
+    return failed(error, job);
+  } finally {
+    await metrics?.[Symbol.asyncDispose]();
+  }
+}
+
+/** 100 comes only when the disk is verified. */
+function told({ source }: Snapshot, metrics: Metrics | undefined): void {
+  if (metrics && source.length) metrics.progress = Math.min(99, Math.floor((100 * source.bytes) / source.length));
+}
+
+/** The disk and its mode are on the volume before the pod says so. */
+async function settle(path: string): Promise<void> {
+  await chmod(path, MODE);
+  await using file = await open(path, 'r+');
+  await file.sync();
+}
+
+const stop = new AbortController();
+for (const name of ['SIGTERM', 'SIGINT'] as const) {
+  process.on(name, () => stop.abort(new FerryError(`stopped by ${name}`, { code: 'ABORTED', stage: 'plan' })));
+}
+try {
+  const { exit, message } = await run(stop.signal);
+  if (message !== undefined) {
+    say(message);
+    await writeFile(TERMINATION, message, { mode: 0o600 });
+  }
+  process.exitCode = exit;
+} catch (error) {
+  // Stopped, or a message that could not be written: the pod is started again and goes on.
+  say(error instanceof Error ? error.message : String(error));
+  process.exitCode = 1;
+}

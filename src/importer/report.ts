@@ -1,0 +1,46 @@
+import type { FerryError } from '../dataplane/errors.ts';
+import { concernsSource, type Job, JobError } from './job.ts';
+
+/** What the kubelet keeps of a termination message (Kubernetes: "Customizing the termination message"). */
+const LONGEST = 4096;
+
+/** How the pod ends: what CDI's controller reads from its termination message and exit code. */
+export interface Ending {
+  readonly exit: 0 | 1;
+  /** Absent: nothing is written. */
+  readonly message?: string;
+}
+
+export function succeeded(preallocated: boolean): Ending {
+  const result = { scratchSpaceRequired: false, preallocationApplied: preallocated, message: 'Import Complete' };
+  return { exit: 0, message: JSON.stringify(result) };
+}
+
+/** One line, as the controller takes only one; a checksum that differs ends with 0, so that the pod is not tried again. */
+export function failed(error: unknown, job: Job | undefined): Ending {
+  const said = error instanceof Error ? error.message : String(error);
+  if (error instanceof JobError || job === undefined) return { exit: 1, message: oneLine(said) };
+  const { code } = error as FerryError;
+  if (code === 'DIGEST_MISMATCH' && job.checksum) {
+    const { algorithm, hex } = job.checksum;
+    const calculated = /is ((?:sha\d+):[0-9a-f]+)/.exec(said)?.[1] ?? 'another';
+    const mismatch = `checksum validation failed: checksum mismatch: expected ${algorithm}:${hex}, calculated ${calculated}`;
+    const message = `Unable to process data: Unable to transfer source data to target file: ${mismatch}`;
+    return { exit: 0, message: JSON.stringify({ message }) };
+  }
+  if (job.kind === 'none') return { exit: 1, message: oneLine(`Unable to create blank image: ${said}`) };
+  // What is tried again in vain is told as an image that could not be pulled (the controller's ImagePullFailed).
+  if (job.kind === 'registry' && concernsSource(error as FerryError)) {
+    return { exit: 1, message: oneLine(`Unable to process data: failed to pull image: ${said}`) };
+  }
+  if (concernsSource(error as FerryError)) {
+    return { exit: 1, message: oneLine(`Unable to connect to ${job.kind} data source: ${said}`) };
+  }
+  if (code === 'NO_SPACE')
+    return { exit: 1, message: oneLine(`Unable to process data: no space left on device: ${said}`) };
+  return { exit: 1, message: oneLine(`Unable to process data: ${said}`) };
+}
+
+function oneLine(text: string): string {
+  return text.replace(/\s*[\r\n]+\s*/g, ' ').slice(0, LONGEST);
+}

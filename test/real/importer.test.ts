@@ -1,0 +1,257 @@
+// The program of the import pod, run as its pod is: by its environment, with its volume, and nobody to ask.
+import { type ChildProcess, spawn } from 'node:child_process';
+import { mkdir, readFile, rm, stat, symlink, writeFile } from 'node:fs/promises';
+import { request } from 'node:https';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { loopDevice, recognised } from '../support/devices.ts';
+import { bootableDisk, difference, MiB, qcow2, sha256 } from '../support/images.ts';
+import { freePort, type Nginx, nginx } from '../support/nginx.ts';
+import { LOGIN, type Registry, startRegistry } from '../support/registry.ts';
+import { gcsStore, KEY, type Store, s3Store } from '../support/stores.ts';
+import { type TempDir, tempdir } from '../support/tempdir.ts';
+
+const PROGRAM = fileURLToPath(new URL('../../dist/importer/main.js', import.meta.url));
+const SIZE = 48 * MiB;
+/** Of the claim. */
+const CLAIM = 96 * MiB;
+
+let home: TempDir;
+let server: Nginx;
+let registry: Registry;
+let s3: Store;
+let gcs: Store;
+const at = (name: string): string => join(home.path, name);
+const root = (name: string): string => join(home.path, 'root', name);
+
+beforeAll(async () => {
+  home = await tempdir();
+  await mkdir(at('www'));
+  await bootableDisk(at('disk.raw'), SIZE);
+  await qcow2(at('disk.raw'), at('www/disk.qcow2'), { compressed: true });
+  await writeFile(at('passwords'), `${LOGIN.username}:{PLAIN}${LOGIN.password}\n`);
+  server = await nginx({
+    root: at('www'),
+    server: `location /private/ { alias ${at('www')}/; auth_basic "x"; auth_basic_user_file ${at('passwords')}; }
+      location /slow/ { alias ${at('www')}/; limit_rate 800k; }
+      location /wants/ { if ($http_x_project != "images") { return 403; } alias ${at('www')}/; }`,
+  });
+  [registry, s3, gcs] = await Promise.all([startRegistry({ access: 'login' }), s3Store(), gcsStore()]);
+  const image = await readFile(at('www/disk.qcow2'));
+  await registry.push('vm/disk', 'latest', [{ content: image, mediaType: 'application/x-qcow2' }]);
+  for (const store of [s3, gcs]) await store.put('disk.qcow2', image);
+}, 120_000);
+afterAll(async () => {
+  for (const one of [server, registry, s3, gcs]) await one?.[Symbol.asyncDispose]();
+  await home?.[Symbol.asyncDispose]();
+});
+afterEach(() => rm(at('root'), { recursive: true, force: true }));
+
+interface Pod {
+  readonly child: ChildProcess;
+  readonly metrics: number;
+  readonly ended: Promise<{ exit: number | null; message: string | undefined; log: string }>;
+}
+
+async function start(env: Record<string, string>, device?: string): Promise<Pod> {
+  for (const name of ['data', 'dev']) await mkdir(root(name), { recursive: true });
+  if (device) await symlink(device, root('dev/cdi-block-volume')).catch(() => undefined);
+  const metrics = await freePort();
+  const child = spawn(process.execPath, [PROGRAM], {
+    env: {
+      PATH: process.env.PATH,
+      DISKFERRY_ROOT: at('root'),
+      DISKFERRY_METRICS_PORT: String(metrics),
+      IMPORTER_CONTENTTYPE: 'kubevirt',
+      IMPORTER_IMAGE_SIZE: String(CLAIM),
+      FILESYSTEM_OVERHEAD: '0.06',
+      OWNER_UID: '8d2d0b0e-6a3c-4f0e-9a7e-0c1e5c7ad111',
+      PREALLOCATION: 'false',
+      INSECURE_TLS: 'false',
+      ...env,
+    },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  let log = '';
+  for (const stream of [child.stdout, child.stderr]) stream?.on('data', (chunk: Buffer) => (log += chunk));
+  const ended = new Promise<{ exit: number | null; message: string | undefined; log: string }>((resolve) => {
+    child.once('close', async (exit) => {
+      const message = await readFile(root('dev/termination-log'), 'utf8').catch(() => undefined);
+      resolve({ exit, message, log });
+    });
+  });
+  return { child, metrics, ended };
+}
+
+const pod = async (env: Record<string, string>, device?: string): Promise<Awaited<Pod['ended']>> =>
+  (await start(env, device)).ended;
+const http = (path: string): Record<string, string> => ({
+  IMPORTER_SOURCE: 'http',
+  IMPORTER_ENDPOINT: server.url + path,
+});
+const DONE = { scratchSpaceRequired: false, preallocationApplied: false, message: 'Import Complete' };
+
+/** The disk fills what is usable of the claim: floor(ceil(96 MiB / 1.06) / 1 MiB) MiB. */
+const USABLE = 90 * MiB;
+
+async function fileIsDisk(): Promise<void> {
+  const found = await stat(root('data/disk.img'));
+  expect(found.size).toBe(USABLE);
+  expect(found.mode & 0o777).toBe(0o660);
+  expect(await difference(at('disk.raw'), root('data/disk.img'), SIZE)).toBeUndefined();
+}
+
+describe('every source', () => {
+  const credentials = (username: string, password: string): Record<string, string> => ({
+    IMPORTER_ACCESS_KEY_ID: username,
+    IMPORTER_SECRET_KEY: password,
+  });
+  const sources: readonly [string, () => Record<string, string>][] = [
+    ['http', () => http('/disk.qcow2')],
+    ['http with a login', () => ({ ...http('/private/disk.qcow2'), ...credentials(LOGIN.username, LOGIN.password) })],
+    ['http with headers', () => ({ ...http('/wants/disk.qcow2'), IMPORTER_EXTRA_HEADER_0: 'X-Project: images' })],
+    [
+      's3',
+      () => ({
+        IMPORTER_SOURCE: 's3',
+        IMPORTER_ENDPOINT: `http://127.0.0.1:${(s3 as Store).port}/images/disk.qcow2`,
+        ...credentials(KEY.username, KEY.password),
+      }),
+    ],
+    ['gcs', () => ({ IMPORTER_SOURCE: 'gcs', IMPORTER_ENDPOINT: `http://127.0.0.1:${gcs.port}/images/disk.qcow2` })],
+    [
+      'registry',
+      () => ({
+        IMPORTER_SOURCE: 'registry',
+        IMPORTER_ENDPOINT: `docker://${registry.host}/vm/disk`,
+        INSECURE_TLS: 'true',
+        ...credentials(LOGIN.username, LOGIN.password),
+      }),
+    ],
+  ];
+  test.each(sources)('%s, into a file and onto a device', async (_, env) => {
+    const file = await pod(env());
+    expect(file, file.log).toMatchObject({ exit: 0 });
+    expect(JSON.parse(file.message ?? '')).toEqual(DONE);
+    await fileIsDisk();
+    await using device = await loopDevice(at('device'), SIZE + MiB);
+    await rm(root('dev/termination-log'));
+    const block = await pod(env(), device.path);
+    expect(block, block.log).toMatchObject({ exit: 0 });
+    expect(JSON.parse(block.message ?? '')).toEqual(DONE);
+    expect(await difference(at('disk.raw'), device.path, SIZE)).toBeUndefined();
+    await rm(at('device'));
+    for (const secret of [LOGIN.password, KEY.password]) expect(file.log + block.log).not.toContain(secret);
+  });
+
+  test('none: an empty disk', async () => {
+    const { exit, message, log } = await pod({ IMPORTER_SOURCE: 'none', IMPORTER_ENDPOINT: '' });
+    expect(exit, log).toBe(0);
+    expect(JSON.parse(message ?? '')).toEqual(DONE);
+    expect((await stat(root('data/disk.img'))).size).toBe(USABLE);
+  });
+});
+
+describe('what ends otherwise', () => {
+  test.each([
+    ['404', () => http('/nothing'), 1, /^Unable to connect to http data source: .*404: there is no such object$/],
+    ['an unknown source', () => ({ IMPORTER_SOURCE: 'floppy' }), 1, /^Unknown data source: floppy$/],
+    ['an archive', () => ({ ...http('/x'), IMPORTER_CONTENTTYPE: 'archive' }), 1, /content type archive/],
+    [
+      'a claim that is too small',
+      () => ({ ...http('/disk.qcow2'), IMPORTER_IMAGE_SIZE: '32Mi' }),
+      1,
+      /^Unable to process data: virtual image size 50331648 is larger than the reported available storage 33554432\. A larger PVC is required$/,
+    ],
+    ['no size', () => ({ ...http('/disk.qcow2'), IMPORTER_IMAGE_SIZE: 'much' }), 1, /IMPORTER_IMAGE_SIZE 'much'/],
+    [
+      'a registry that has no such image',
+      () => ({
+        IMPORTER_SOURCE: 'registry',
+        INSECURE_TLS: 'true',
+        IMPORTER_ENDPOINT: `docker://${registry.host}/vm/none`,
+      }),
+      1,
+      /failed to pull image: /,
+    ],
+  ] as const)('%s', async (_, env, exit, says) => {
+    const ended = await pod(env());
+    expect(ended, ended.log).toMatchObject({ exit, message: expect.stringMatching(says) });
+    expect(ended.message).not.toContain('\n');
+  });
+
+  test('a checksum that is right, and one that is wrong', async () => {
+    const right = await sha256(at('www/disk.qcow2'));
+    const good = await pod({ ...http('/disk.qcow2'), IMPORTER_CHECKSUM: right });
+    expect(good, good.log).toMatchObject({ exit: 0 });
+    await rm(root('data/disk.img'));
+    const wrong = `sha256:${'0'.repeat(64)}`;
+    const bad = await pod({ ...http('/disk.qcow2'), IMPORTER_CHECKSUM: wrong });
+    expect(bad.exit).toBe(0);
+    expect(JSON.parse(bad.message ?? '').message).toBe(
+      `Unable to process data: Unable to transfer source data to target file: checksum validation failed: checksum mismatch: expected ${wrong}, calculated ${right}`,
+    );
+    expect(await recognised(root('data/disk.img'))).toEqual([]);
+  });
+});
+
+test('what the volume held is overwritten; a kill is gone on from, by the claim', async () => {
+  await mkdir(root('data'), { recursive: true });
+  await writeFile(root('data/disk.img'), 'an older disk of somebody else');
+  const env = http('/slow/disk.qcow2');
+  const first = await start(env);
+  await sleep(4500);
+  first.child.kill('SIGKILL');
+  await first.ended;
+  const second = await pod(http('/slow/disk.qcow2'));
+  expect(second, second.log).toMatchObject({ exit: 0 });
+  expect(second.log).toMatch(/"resumes":1/);
+  await fileIsDisk();
+}, 150_000);
+
+test('SIGTERM ends it non-zero, and another source in the same volume starts over', async () => {
+  const running = await start(http('/slow/disk.qcow2'));
+  await sleep(4500);
+  const begun = performance.now();
+  running.child.kill('SIGTERM');
+  const { exit, message } = await running.ended;
+  expect([exit, message]).toEqual([1, undefined]);
+  expect(performance.now() - begun).toBeLessThan(2000);
+  const other = await pod(http('/disk.qcow2'));
+  expect(other, other.log).toMatchObject({ exit: 0 });
+  expect(other.log).toMatch(/unfinished transfer of another source: starting over/);
+  await fileIsDisk();
+});
+
+test('the progress is served for the owner, and grows', async () => {
+  const running = await start(http('/slow/disk.qcow2'));
+  const seen: number[] = [];
+  let over = false;
+  void running.ended.then(() => {
+    over = true;
+  });
+  while (!over) {
+    const text = await page(running.metrics).catch(() => '');
+    const found = /^kubevirt_cdi_import_progress_total\{ownerUID="8d2d0b0e-[^"]+"\} (\d+)$/m.exec(text)?.[1];
+    if (found) seen.push(Number(found));
+    await sleep(300);
+  }
+  expect((await running.ended).exit).toBe(0);
+  expect(seen.length).toBeGreaterThan(5);
+  expect([...seen].sort((a, b) => a - b)).toEqual(seen);
+  expect(seen.some((percent) => percent > 0 && percent < 100)).toBe(true);
+}, 150_000);
+
+function page(port: number): Promise<string> {
+  return new Promise((resolve, reject) => {
+    const asked = request({ port, host: '127.0.0.1', path: '/metrics', rejectUnauthorized: false }, (answer) => {
+      let text = '';
+      answer.on('data', (chunk: Buffer) => (text += chunk));
+      answer.on('end', () => resolve(text));
+    });
+    asked.on('error', reject);
+    asked.end();
+  });
+}
