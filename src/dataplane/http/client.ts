@@ -39,6 +39,8 @@ export class Client {
   readonly connections: Connections;
   /** Milliseconds that the last answer's head took. */
   latency = 0;
+  /** The last Authorization. */
+  #sent: string[] = [];
   /** Where the last redirect led: later reads go there at once. */
   #final: URL;
 
@@ -81,8 +83,14 @@ export class Client {
 
   /** What an answer that is no object means, with the server's own words. The answer is over. */
   async refusal(url: URL, answer: Answer): Promise<FerryError> {
-    const { authorization, headers } = this.spec;
-    const secrets = [...(authorization === undefined ? [] : [authorization]), ...Object.values(headers)];
+    const { headers, url: asked } = this.spec;
+    // A server may echo what it was sent: a header, or a signature in the address.
+    const secrets = [
+      ...Object.values(headers),
+      ...asked.searchParams.values(),
+      ...this.#sent,
+      ...(this.#sent[0]?.split(' ') ?? []),
+    ];
     const reason = await reasonOf(answer, secrets);
     return statusFailure(url, answer, this.credentials(url), reason);
   }
@@ -118,6 +126,7 @@ export class Client {
 
   async #exchange(url: URL, headers: Readonly<Record<string, string>>, signal: AbortSignal): Promise<Answer> {
     const { connections, context } = this;
+    this.#sent = headers.authorization === undefined ? [] : [headers.authorization];
     context.counters.opened += 1;
     try {
       const request = { url, headers, headersTimeout: context.limits.stall };

@@ -4,6 +4,8 @@ import { type Answer, field } from './exchange.ts';
 const LOOKED_AT = 64 * 1024;
 /** Characters of it that are told. */
 const TOLD = 300;
+/** Characters from which a value may be a secret: less would blot out words. */
+const SECRET = 6;
 /** Milliseconds that it may take: what it says is a courtesy. */
 const PATIENCE = 2000;
 
@@ -65,7 +67,7 @@ function fromJson(text: string): string | undefined {
 
 function clean(text: string, secrets: readonly string[]): string | undefined {
   let shown = text;
-  for (const secret of secrets) if (secret.length >= 4) shown = shown.replaceAll(secret, '…');
+  for (const secret of secrets) if (secret.length >= SECRET) shown = shown.replaceAll(secret, '…');
   shown = shown
     .replace(/[\p{Cc}\p{Cf}]+/gu, ' ')
     .replace(/\s+/g, ' ')
