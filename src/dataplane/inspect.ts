@@ -6,7 +6,7 @@ import { hostKey } from './hostkey.ts';
 import { decoderLimits, transferLimits } from './memory-budget.ts';
 import { fromEngine, native, type Recovered, type Sniffed, type TargetFacts } from './native.ts';
 import { type Plan, plan } from './plan.ts';
-import { toldOf } from './sniff.ts';
+import { look, toldOf } from './sniff.ts';
 import type { SourceDetails, SourceOptions } from './source.ts';
 import { openSource } from './sources/index.ts';
 import { stackFilters } from './stack.ts';
@@ -40,10 +40,9 @@ export async function inspectSource(
     await using opened = await openSource(text, options, context);
     const began = performance.now();
     const source = stackFilters(opened, context);
-    const head = await source.head(signal);
+    const { head, sniffed: image } = await look(source, decoderLimits(), toldOf(source.facts, options), signal);
     const seconds = (performance.now() - began) / 1000;
     const { length, ranges, validator } = source.facts;
-    const image = native().sniff(head, length, decoderLimits(), toldOf(source.facts, options));
     const facts = target === undefined ? undefined : (await inspectTarget(target.path, target.stateDirectory)).facts;
     return {
       source: {

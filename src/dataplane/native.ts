@@ -48,6 +48,8 @@ export interface Sniffed {
   readonly member?: { readonly name: string; readonly size: number };
   /** The disk lies in an archive behind the head: a Probe finds it. */
   readonly unseen?: boolean;
+  /** Bytes of the head that are needed to say what it is, where more than were given: then it is refused. */
+  readonly wanted?: number;
   /** The archive, which was seen whole, takes what is picked away from the layers below it. */
   readonly hides?: boolean;
   readonly refusal?: Refusal;

@@ -9,9 +9,20 @@ export function toldOf({ disk }: SourceFacts, { path, format }: SourceOptions): 
 }
 
 export interface Found {
+  /** What was looked at. */
+  readonly head: Uint8Array;
   readonly sniffed: Sniffed;
   /** Where the disk lies behind the head, what the engine must be told of it. */
   readonly probe?: Probe;
+}
+
+/** What the head of a source says; more of it is looked at where its format wants that. */
+export async function look(source: HeadSource, limits: Limits, told: Told, signal: AbortSignal): Promise<Found> {
+  const head = await source.head(signal);
+  const sniffed = native().sniff(head, source.facts.length, limits, told);
+  if ((sniffed.wanted ?? 0) <= head.length) return { head, sniffed };
+  const more = await source.head(signal, sniffed.wanted);
+  return { head: more, sniffed: native().sniff(more, source.facts.length, limits, told) };
 }
 
 /**
@@ -19,15 +30,9 @@ export interface Found {
  * source must then be able to be read again. Throws UNSUPPORTED when it is not, NOT_FOUND when the archive has no such
  * member.
  */
-export async function sniff(
-  source: HeadSource,
-  limits: Limits,
-  told: Told | undefined,
-  signal: AbortSignal,
-): Promise<Found> {
-  const head = await source.head(signal);
-  const sniffed = native().sniff(head, source.facts.length, limits, told);
-  if (!sniffed.unseen || sniffed.refusal !== undefined) return { sniffed };
+export async function sniff(source: HeadSource, limits: Limits, told: Told, signal: AbortSignal): Promise<Found> {
+  const { head, sniffed } = await look(source, limits, told, signal);
+  if (!sniffed.unseen || sniffed.refusal !== undefined) return { head, sniffed };
   if (!source.facts.ranges) {
     throw new FerryError(
       `the disk lies in the archive behind the first ${head.length} bytes, and this source can be read once only: save the archive first, or put the disk at its beginning`,
@@ -57,15 +62,15 @@ export async function probed(
     for await (const batch of source.read({ from: 0 }, signal)) {
       for (const chunk of batch) {
         seen?.(chunk);
-        if (probe.push(chunk)) return { sniffed: probe.finish(false), probe };
+        if (probe.push(chunk)) return { head, sniffed: probe.finish(false), probe };
       }
     }
     ({ hides } = probe);
-    return { sniffed: probe.finish(true), probe };
+    return { head, sniffed: probe.finish(true), probe };
   } catch (thrown) {
     const error = fromEngine(thrown);
     if (error instanceof FerryError && error.code === 'NOT_FOUND' && error.stage === 'decode') {
-      return { sniffed: native().sniff(head, source.facts.length, limits, told), missing: error, hides };
+      return { head, sniffed: native().sniff(head, source.facts.length, limits, told), missing: error, hides };
     }
     throw error;
   }

@@ -117,7 +117,7 @@ export async function transfer(
 
     const source = stackFilters(opened, context, { verified: isStrong(digest) });
     const told = toldOf(opened.facts, options.sourceOptions);
-    const { sniffed, probe } = await sniff(source, decoderLimits(options.memory), told, signal);
+    const { head, sniffed, probe } = await sniff(source, decoderLimits(options.memory), told, signal);
     const limits = transferLimits(sniffed, options.memory);
     const size = sizeOf(options, sniffed, target.native);
     const decided = decide(
@@ -133,7 +133,7 @@ export async function transfer(
     const resume = admit(options, target.native, identity, log);
 
     const init: ConversionInit = {
-      head: await source.head(signal),
+      head,
       told,
       identity: resume ? begunAs(target.native.recovered, identity) : JSON.stringify(identity),
       way: decided.way,

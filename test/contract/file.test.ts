@@ -50,7 +50,7 @@ test('an unknown scheme is told with those that there are', async () => {
   const error = await thrown(openSource('gopher://host/x', {}, testContext()));
   expect(error.code).toBe('BAD_SPEC');
   expect(error.message).toBe(
-    "there is no source 'gopher://'; there are http://, https://, file://, -, blank:, exec: and paths of files",
+    "there is no source 'gopher://'; there are http://, https://, s3://, gs://, az://, docker://, oci:, file://, -, blank:, exec: and paths of files",
   );
 });
 

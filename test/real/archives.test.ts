@@ -98,6 +98,7 @@ test('a raw disk in an archive is gone on with where it stopped', async () => {
   expect(report.resumedAt).toBeGreaterThan(MiB);
   expect(report.receivedBytes).toBeLessThan(report.sourceBytes - MiB);
   expect(await difference(at('in/disk.raw'), target)).toBeUndefined();
+  await rm(target);
 }, 60_000);
 
 test('a fixed VHD, plain and in an archive, where it is said to be one', async () => {

@@ -173,6 +173,8 @@ describe.each([
   ['vpc', 'subformat=dynamic,force_size=on', ALL],
   ['vdi', 'static=off', ALL],
   ['vdi', 'static=on', ALL],
+  ['vhdx', 'subformat=dynamic,block_size=1M', ALL],
+  ['vhdx', 'subformat=fixed', ALL],
   ['parallels', 'cluster_size=64k', ALL],
   ['qed', 'cluster_size=64k', ALL],
 ] as const)('%s, %s', (format, options, means) => {

@@ -109,9 +109,21 @@ describe('what the server shows', () => {
 });
 
 describe('what the head of the image shows', () => {
-  test('a format that is not read: VHDX', async () => {
-    await run('qemu-img', 'qemu-utils', ['create', '-q', '-f', 'vhdx', at('www/vhdx'), '16M']);
-    await refusedAtOnce(`${server.url}/vhdx`, 'UNSUPPORTED', /VHDX/);
+  test('a format that is not read: an extent of ESX', async () => {
+    await writeFile(at('www/esx'), Buffer.concat([Buffer.from('COWD'), Buffer.alloc(MiB)]));
+    await refusedAtOnce(`${server.url}/esx`, 'UNSUPPORTED', /ESX/);
+  });
+
+  test('a VHDX that was not closed properly', async () => {
+    await run('qemu-img', 'qemu-utils', ['create', '-q', '-f', 'vhdx', at('vhdx'), '16M']);
+    const image = await readFile(at('vhdx'));
+    for (const header of [64 * 1024, 128 * 1024]) {
+      image.fill(1, header + 48, header + 64);
+      image.writeUInt32LE(0, header + 4);
+      image.writeUInt32LE(crc32c(image.subarray(header, header + 4096)), header + 4);
+    }
+    await writeFile(at('www/vhdx'), image);
+    await refusedAtOnce(`${server.url}/vhdx`, 'UNSUPPORTED', /not closed properly.*qemu-img check -r all/);
   });
 
   test.each([
@@ -386,3 +398,13 @@ describe('found on the way', () => {
     expect(report.virtualSize).toBe(6 * 2 ** 40);
   });
 });
+
+/** Castagnoli's CRC, bit by bit (RFC 3720, appendix B.4). */
+function crc32c(bytes: Uint8Array): number {
+  let crc = 0xffffffff;
+  for (const byte of bytes) {
+    crc ^= byte;
+    for (let bit = 0; bit < 8; bit += 1) crc = (crc >>> 1) ^ (crc & 1 ? 0x82f63b78 : 0);
+  }
+  return ~crc >>> 0;
+}

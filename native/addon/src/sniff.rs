@@ -59,6 +59,7 @@ pub struct Sniffed {
     pub decoder_memory: f64,
     pub member: Option<Member>,
     pub unseen: bool,
+    pub wanted: f64,
     pub hides: bool,
     pub refusal: Option<Refusal>,
 }
@@ -88,6 +89,7 @@ fn shown(s: sniff::Sniffed) -> Sniffed {
         decoder_memory: s.decoder_memory as f64,
         member: s.member.map(|member| Member { name: member.name, size: member.size as f64 }),
         unseen: s.unseen,
+        wanted: s.wanted as f64,
         hides: s.hides,
         refusal: s.refusal.map(|e| Refusal {
             code: e.code.name().to_owned(),

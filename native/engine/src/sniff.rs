@@ -6,7 +6,7 @@ use crate::archives::{Member, Pick, tar::Tar};
 use crate::codecs::layers::{Between, open_layers};
 use crate::codecs::{Codec, Kind, Restart, Sink};
 use crate::error::{Code, Error, Result, Stage};
-use crate::formats::{DRIVERS, Image, Named, Open, Order, vhd};
+use crate::formats::{DRIVERS, Driver, Image, Named, Open, Order, vhd};
 use crate::limits::Limits;
 
 /// Layers of compression, archives among them, that are undone.
@@ -32,6 +32,8 @@ pub struct Sniffed {
     pub member: Option<Member>,
     /// The disk lies in an archive behind what was looked at: [`Probe`] finds it.
     pub unseen: bool,
+    /// Bytes of the head that are needed to say what it is, where more than were given: then it is refused.
+    pub wanted: u64,
     /// The archive, which was seen whole, takes what was picked away from the layers below it.
     pub hides: bool,
     /// The name of a driver, or "raw".
@@ -148,7 +150,7 @@ impl Sink for Head {
     }
 }
 
-/// Reads the head: up to 1 MiB from the beginning of the source, or all of a smaller one.
+/// Reads the head: 1 MiB from the beginning of the source, or all of a smaller one; more where [`Sniffed::wanted`] said so.
 pub fn sniff(head: &[u8], source_length: Option<u64>, limits: &Limits) -> Sniffed {
     sniff_told(&Told::default(), head, source_length, limits)
 }
@@ -160,6 +162,7 @@ pub fn sniff_told(told: &Told, head: &[u8], source_length: Option<u64>, limits: 
         told: told.clone(),
         member: None,
         unseen: false,
+        wanted: 0,
         hides: false,
         format: "raw",
         virtual_size: None,
@@ -193,6 +196,7 @@ fn descend(
     whole: bool,
     limits: &Limits,
 ) -> Result<()> {
+    let reach = DECODED.max(inner.len());
     while let Some(kind) = Kind::detect(&inner) {
         if s.codecs.len() == LAYERS {
             return Err(refuse(Code::Unsupported, format!("the source is compressed more than {LAYERS} times")));
@@ -203,9 +207,9 @@ fn descend(
         s.decoder_memory += memory.total;
         let outermost = s.codecs.len() == 1;
         inner = if kind == Kind::Tar {
-            unpack(s, &inner, whole && outermost)?
+            unpack(s, &inner, whole && outermost, reach)?
         } else {
-            decompress(kind, &inner, whole && outermost, limits)?
+            decompress(kind, &inner, whole && outermost, reach, limits)?
         };
         if s.unseen {
             return Ok(());
@@ -216,7 +220,16 @@ fn descend(
         Some(Kind::Tar) => s.member.as_ref().map(|member| member.size),
         Some(_) => None,
     };
-    if let Some((name, image)) = image_of(s.told.format, &inner, file_length, limits)? {
+    let driver = driver_of(s.told.format, &inner)?;
+    let needed = driver.map_or(0, |driver| (driver.needs)(&inner));
+    let all = whole && s.codecs.is_empty();
+    if needed > inner.len() as u64 && !all {
+        s.wanted = needed;
+        let message =
+            format!("what the image is stands in its first {needed} bytes, of which {} were seen", inner.len());
+        return Err(refuse(Code::Unsupported, message));
+    }
+    if let Some((name, image)) = image_of(driver, s.told.format, &inner, file_length, limits)? {
         s.format = name;
         s.virtual_size = Some(image.virtual_size);
         (s.order, s.features, s.left_out) = (image.order, image.features, image.left_out);
@@ -234,51 +247,53 @@ fn descend(
     }
 }
 
-/// The image that is told, or that a header says it is; none for raw disks.
+/// The driver of the format that is told, or that a header says it is. None for raw disks, and for fixed VHDs.
+fn driver_of(told: Option<Named>, head: &[u8]) -> Result<Option<&'static Driver>> {
+    let found = DRIVERS.iter().find(|driver| (driver.detect)(head));
+    match told {
+        Some(Named::Raw) => Ok(None),
+        // Nothing at its beginning could be known.
+        Some(Named::Driver(name)) if name == vhd::DRIVER.name && found.is_none() => Ok(None),
+        Some(Named::Driver(name)) => match found {
+            Some(driver) if driver.name == name => Ok(Some(driver)),
+            _ => {
+                let is = found.map_or("a raw disk, or something else", |driver| driver.name);
+                Err(refuse(Code::BadSpec, format!("the image is to be {name} and looks like {is}")))
+            }
+        },
+        None => match known_but_unsupported(head) {
+            Some(refusal) => Err(refusal),
+            None => Ok(found),
+        },
+    }
+}
+
+/// None for raw disks.
 fn image_of(
+    driver: Option<&'static Driver>,
     told: Option<Named>,
     head: &[u8],
     file_length: Option<u64>,
     limits: &Limits,
 ) -> Result<Option<(&'static str, Image)>> {
-    let planned = |e: Error| Error { stage: Stage::Plan, ..e };
-    let found = DRIVERS.iter().find(|driver| (driver.detect)(head));
-    let driver = match told {
-        Some(Named::Raw) => return Ok(None),
-        // A fixed VHD has nothing at its beginning that could be known.
-        Some(Named::Driver(name)) if name == vhd::DRIVER.name && found.is_none() => {
-            let image = vhd::describe_fixed(file_length, limits).map_err(planned)?;
-            return Ok(Some((name, image)));
-        }
-        Some(Named::Driver(name)) => match found {
-            Some(driver) if driver.name == name => driver,
-            _ => {
-                let is = found.map_or("a raw disk, or something else", |driver| driver.name);
-                return Err(refuse(Code::BadSpec, format!("the image is to be {name} and looks like {is}")));
-            }
-        },
-        None => {
-            if let Some(refusal) = known_but_unsupported(head) {
-                return Err(refusal);
-            }
-            let Some(driver) = found else { return Ok(None) };
-            driver
-        }
+    let image = match (driver, told) {
+        (Some(driver), _) => (driver.describe)(head, file_length, limits).map(|image| (driver.name, image)),
+        (None, Some(Named::Driver(name))) => vhd::describe_fixed(file_length, limits).map(|image| (name, image)),
+        (None, _) => return Ok(None),
     };
-    let image = (driver.describe)(head, file_length, limits).map_err(planned)?;
-    Ok(Some((driver.name, image)))
+    image.map(Some).map_err(|e| Error { stage: Stage::Plan, ..e })
 }
 
 /// The beginning of what a codec puts out. `whole`: its input is all there is.
-fn decompress(kind: Kind, input: &[u8], whole: bool, limits: &Limits) -> Result<Vec<u8>> {
-    let mut sink = Head { bytes: vec![0; DECODED], filled: 0 };
+fn decompress(kind: Kind, input: &[u8], whole: bool, reach: usize, limits: &Limits) -> Result<Vec<u8>> {
+    let mut sink = Head { bytes: vec![0; reach], filled: 0 };
     let mut codec = kind.open(limits, None)?;
     if let Err(error) = codec.push(input, &mut sink)
         && sink.filled == 0
     {
         return Err(error);
     }
-    if sink.filled < DECODED {
+    if sink.filled < reach {
         // Some decoders give out the last bytes only when told that the input has ended; truncation is expected.
         let _ = codec.finish(&mut sink);
     }
@@ -294,8 +309,8 @@ fn decompress(kind: Kind, input: &[u8], whole: bool, limits: &Limits) -> Result<
 }
 
 /// The beginning of the member that was picked.
-fn unpack(s: &mut Sniffed, input: &[u8], whole: bool) -> Result<Vec<u8>> {
-    let mut sink = Head { bytes: vec![0; DECODED], filled: 0 };
+fn unpack(s: &mut Sniffed, input: &[u8], whole: bool, reach: usize) -> Result<Vec<u8>> {
+    let mut sink = Head { bytes: vec![0; reach], filled: 0 };
     let mut tar = Tar::new(&s.told.pick, None)?;
     if let Err(error) = tar.push(input, &mut sink)
         && sink.filled == 0
@@ -351,13 +366,6 @@ fn known_but_unsupported(head: &[u8]) -> Option<Error> {
         return Some(refuse(Code::Encrypted, message));
     }
     // Each is the signature that its format's specification gives, at its offset.
-    let images: &[(usize, &[u8], &str)] = &[(0, b"vhdxfile", "VHDX")];
-    if let Some((_, _, name)) = images.iter().find(|(at, magic, _)| found(head, *at, magic)) {
-        return Some(refuse(
-            Code::Unsupported,
-            format!("{name} images are not read yet; convert it first: `qemu-img convert -O qcow2 IMAGE NEW`"),
-        ));
-    }
     let packed: &[(usize, &[u8], &str)] = &[
         // Written by `lz4 -l`, for kernels only: blocks without any check ("Legacy frame").
         (0, &[0x02, 0x21, 0x4c, 0x18], "legacy lz4 compression"),

@@ -2,29 +2,29 @@ import type { ByteStream, Source } from '../source.ts';
 import { filtered, sizeOf } from './filtered.ts';
 import { pieces } from './rate.ts';
 
-/** Bytes of a source that a plan may look at. */
+/** Bytes of a source that a plan looks at, where a format does not keep what it needs farther away. */
 export const HEAD = 1024 * 1024;
 
 /** A source that can be looked into before it is read. */
 export interface HeadSource extends Source {
   /**
-   * The first bytes, HEAD or all there are. May be called again; whatever was read for it is not fetched again by
+   * The first `bytes`, HEAD if it is not said, or all there are. May be called again; whatever was read for it is not fetched again by
    * `read`, and a source that can be read once still can.
    */
-  head(signal: AbortSignal): Promise<Uint8Array>;
+  head(signal: AbortSignal, bytes?: number): Promise<Uint8Array>;
 }
 
 /** Keeps the first bytes for `read` to begin with. */
 export function head(next: Source): HeadSource {
   let kept: Promise<Kept> | undefined;
 
-  async function look(signal: AbortSignal): Promise<Kept> {
+  async function look(signal: AbortSignal, wanted: number): Promise<Kept> {
     const all = next.facts.ranges;
-    const batches = next.read(all ? { from: 0, to: HEAD } : { from: 0 }, signal)[Symbol.asyncIterator]();
+    const batches = next.read(all ? { from: 0, to: wanted } : { from: 0 }, signal)[Symbol.asyncIterator]();
     const chunks: Uint8Array[] = [];
     let bytes = 0;
     let ended = false;
-    while (bytes < HEAD || all) {
+    while (bytes < wanted || all) {
       const result = await batches.next();
       ended = result.done === true;
       if (result.done) break;
@@ -32,6 +32,22 @@ export function head(next: Source): HeadSource {
       chunks.push(...result.value);
     }
     return { chunks, bytes, ...(all ? {} : { rest: batches, ended }) };
+  }
+
+  /** Of what can be read once the rest is taken from where it stopped; other sources are asked again. */
+  async function more(found: Kept, signal: AbortSignal, wanted: number): Promise<Kept> {
+    if (!found.rest)
+      return (next.facts.length ?? Number.POSITIVE_INFINITY) <= found.bytes ? found : look(signal, wanted);
+    const chunks = [...found.chunks];
+    let { bytes, ended = false } = found;
+    while (bytes < wanted && !ended) {
+      const result = await found.rest.next();
+      ended = result.done === true;
+      if (result.done) break;
+      bytes += sizeOf(result.value);
+      chunks.push(...result.value);
+    }
+    return { chunks, bytes, rest: found.rest, ended };
   }
 
   async function* read(range: { from: number; to?: number }, signal: AbortSignal): ByteStream {
@@ -70,13 +86,15 @@ export function head(next: Source): HeadSource {
 
   return {
     ...filtered(next, read),
-    async head(signal) {
-      kept ??= look(signal);
+    async head(signal, bytes = HEAD) {
+      kept ??= look(signal, bytes);
+      const before = await kept.catch(() => undefined);
+      if (before && before.bytes < bytes) kept = more(before, signal, bytes);
       const found = await kept.catch((error: unknown) => {
         kept = undefined;
         throw error;
       });
-      return Buffer.concat(found.chunks).subarray(0, HEAD);
+      return Buffer.concat(found.chunks).subarray(0, bytes);
     },
     async [Symbol.asyncDispose]() {
       await next[Symbol.asyncDispose]();

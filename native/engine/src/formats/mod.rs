@@ -19,11 +19,13 @@ pub mod raw;
 pub mod vdi;
 pub mod vhd;
 mod vhd_fixed;
+pub mod vhdx;
 pub mod vmdk;
 
 /// Every format that has a header, each recognised by it. A new one is one file and one line here. What is none of
 /// these is raw.
-pub const DRIVERS: &[Driver] = &[qcow2::DRIVER, vmdk::DRIVER, vhd::DRIVER, vdi::DRIVER, parallels::DRIVER, qed::DRIVER];
+pub const DRIVERS: &[Driver] =
+    &[qcow2::DRIVER, vmdk::DRIVER, vhd::DRIVER, vhdx::DRIVER, vdi::DRIVER, parallels::DRIVER, qed::DRIVER];
 
 /// A format by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,8 +49,15 @@ pub struct Driver {
     pub name: &'static str,
     /// Whether a head (up to 1 MiB, or 128 KiB behind a codec) begins an image of this format.
     pub detect: fn(head: &[u8]) -> bool,
+    /// Bytes of the head that [`Driver::describe`] needs, where that is more than the first MiB; at most 8 MiB.
+    pub needs: fn(head: &[u8]) -> u64,
     /// Reads the head; `file_length` in bytes where it is known. Fails with what refuses the image.
     pub describe: fn(head: &[u8], file_length: Option<u64>, limits: &Limits) -> Result<Image>,
+}
+
+/// For formats that say all in the first MiB.
+fn no_more(_head: &[u8]) -> u64 {
+    0
 }
 
 /// An image as its head describes it.

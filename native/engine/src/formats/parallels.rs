@@ -5,11 +5,11 @@ use std::sync::Arc;
 use super::fields::{le32, le64};
 use super::mapped::corrupt;
 use super::mapped::flat::{Code32, Flat};
-use super::{Driver, Image, Order, head};
+use super::{Driver, Image, Order, head, no_more};
 use crate::error::Result;
 use crate::limits::Limits;
 
-pub const DRIVER: Driver = Driver { name: "parallels", detect, describe };
+pub const DRIVER: Driver = Driver { name: "parallels", detect, needs: no_more, describe };
 
 /// Entries of the first count in sectors, ...
 const MAGIC: &[u8] = b"WithoutFreeSpace";

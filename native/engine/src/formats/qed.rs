@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use super::fields::{le32, le64};
 use super::mapped::{Entry, Layout, corrupt};
-use super::{Driver, EARLY, Image, Order, head};
+use super::{Driver, EARLY, Image, Order, head, no_more};
 use crate::error::{Code, Error, Result, Stage};
 use crate::limits::Limits;
 
-pub const DRIVER: Driver = Driver { name: "qed", detect: |head| head.starts_with(b"QED\0"), describe };
+pub const DRIVER: Driver = Driver { name: "qed", detect: |head| head.starts_with(b"QED\0"), needs: no_more, describe };
 
 const HEADER: u64 = 64;
 const BACKING_FILE: u64 = 1;

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use super::fields::{le32, le64};
 use super::mapped::corrupt;
 use super::mapped::flat::{Code32, Flat};
-use super::{Driver, EARLY, Image, Order, head};
+use super::{Driver, EARLY, Image, Order, head, no_more};
 use crate::error::Result;
 use crate::limits::Limits;
 
-pub const DRIVER: Driver = Driver { name: "vdi", detect, describe };
+pub const DRIVER: Driver = Driver { name: "vdi", detect, needs: no_more, describe };
 
 /// Signature at 0x40, little-endian.
 const SIGNATURE: [u8; 4] = [0x7f, 0x10, 0xda, 0xbe];

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use super::fields::{be32, be64};
 use super::mapped::corrupt;
 use super::mapped::flat::{Code32, Flat};
-use super::{Driver, EARLY, Image, Order, head};
+use super::{Driver, EARLY, Image, Order, head, no_more};
 use crate::error::Result;
 use crate::limits::Limits;
 
-pub const DRIVER: Driver = Driver { name: "vhd", detect: |head| head.starts_with(b"conectix"), describe };
+pub const DRIVER: Driver =
+    Driver { name: "vhd", detect: |head| head.starts_with(b"conectix"), needs: no_more, describe };
 
 pub(super) const FOOTER: usize = 512;
 const DYNAMIC_HEADER: usize = 1024;

@@ -151,7 +151,8 @@ pub fn header(file: &[u8], length: Option<u64>) -> Result<Header> {
 
 /// Virtual size, and what opens the image.
 pub fn image(file: &[u8], length: Option<u64>) -> Result<(u64, Arc<dyn Open>)> {
-    let sniffed = sniff(&file[..file.len().min(1 << 20)], length, &limits());
+    let of_head = |bytes: usize| sniff(&file[..file.len().min(bytes)], length, &limits());
+    let sniffed = Some(of_head(1 << 20)).filter(|s| s.wanted == 0).unwrap_or_else(|| of_head(8 << 20));
     match sniffed.refusal {
         Some(refusal) => Err(refusal),
         None => {

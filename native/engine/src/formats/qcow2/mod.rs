@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::fields::be64;
 use super::mapped::{Entry, Layout};
-use super::{Driver, Packing};
+use super::{Driver, Packing, no_more};
 use crate::error::Result;
 
 mod describe;
@@ -13,8 +13,12 @@ mod tables;
 
 pub use header::Header;
 
-pub const DRIVER: Driver =
-    Driver { name: "qcow2", detect: |head| head.starts_with(&header::MAGIC), describe: describe::describe };
+pub const DRIVER: Driver = Driver {
+    name: "qcow2",
+    detect: |head| head.starts_with(&header::MAGIC),
+    needs: no_more,
+    describe: describe::describe,
+};
 
 impl Layout for Header {
     fn name(&self) -> &'static str {

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::{Driver, EARLY, Image, Order};
+use super::{Driver, EARLY, Image, Order, no_more};
 use crate::error::Result;
 use crate::limits::Limits;
 
@@ -15,7 +15,7 @@ mod tables;
 
 use header::Header;
 
-pub const DRIVER: Driver = Driver { name: "vmdk", detect: header::detect, describe };
+pub const DRIVER: Driver = Driver { name: "vmdk", detect: header::detect, needs: no_more, describe };
 
 fn describe(head: &[u8], file_length: Option<u64>, limits: &Limits) -> Result<Image> {
     let header = Header::parse(head, file_length, limits)?;
