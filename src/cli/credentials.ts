@@ -46,7 +46,13 @@ export function addSourceFlags(command: Command): Command {
     .option('--s3-region <region>', 'region that requests to S3 are signed for; also in $AWS_REGION')
     .option('--platform <os/arch>', "of a container image that there is for several (default: this machine's)")
     .option('--authfile <file>', 'logins for registries, as docker login writes them (default: where it does)')
-    .option('--registry-mirror <host...>', 'registries to ask before the one that is named')
+    .addOption(
+      // Not variadic: it would take the source for one more.
+      new Option(
+        '--registry-mirror <host>',
+        'registry to ask before the one that is named; may be given again',
+      ).argParser((host: string, before: readonly string[] = []) => [...before, host]),
+    )
     .option('--registry-insecure', 'speak to the registry by http, without TLS');
 }
 
