@@ -4,6 +4,7 @@ import { parseDigest } from '../dataplane/digests.ts';
 import type { FerryError } from '../dataplane/errors.ts';
 import { parseSize } from '../dataplane/sizes.ts';
 import type { Digest, SourceOptions } from '../dataplane/source.ts';
+import { decode } from '../dataplane/sources/object.ts';
 
 /** What the pod is to do, read from its environment: the contract of CDI's importer (docs/importer.md). */
 export interface Job {
@@ -98,13 +99,13 @@ function sourceOf(kind: string, endpoint: string): string {
     case 's3': {
       const [, bucket = '', key = ''] = /^\/([^/]+)\/(.+)$/.exec(url?.pathname ?? '') ?? [];
       if (!url || bucket === '') throw needs('the endpoint is not of the form https://host/bucket/key');
-      return `s3://${bucket}/${decodeURIComponent(key)}`;
+      return `s3://${bucket}/${decode(key)}`;
     }
     case 'gcs': {
       if (/^gs:\/\//.test(endpoint)) return endpoint;
       const [, bucket = '', object = ''] = /^\/([^/]+)\/(.+)$/.exec(url?.pathname ?? '') ?? [];
       if (bucket === '') throw needs('the endpoint is not of the form gs://bucket/object');
-      return `gs://${bucket}/${decodeURIComponent(object)}`;
+      return `gs://${bucket}/${decode(object)}`;
     }
     case 'registry':
       if (!/^docker:\/\/./.test(endpoint)) throw needs('the endpoint is not of the form docker://registry/image');

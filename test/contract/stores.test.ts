@@ -21,7 +21,7 @@ let azure: Awaited<ReturnType<typeof azureStore>>;
 
 beforeAll(async () => {
   [s3, gcs, azure] = await Promise.all([s3Store(), gcsStore(), azureStore()]);
-});
+}, 60_000);
 afterAll(async () => {
   for (const store of [s3, gcs, azure]) await store?.[Symbol.asyncDispose]();
 });
@@ -95,6 +95,12 @@ describe('names', () => {
     'az://account/container',
   ])('that are none are refused: %s', async (text) => {
     expect(await thrown(openSource(text, {}, testContext()))).toMatchObject({ code: 'BAD_SPEC' });
+  });
+
+  test('of versions may be malformed', async () => {
+    const [, options] = atS3('x', s3.port);
+    const error = await thrown(openSource('s3://images/x?versionId=%zz', options, testContext()));
+    expect(error.code).toMatch(/NOT_FOUND|UNSUPPORTED/);
   });
 
   test('of buckets are hosts at Amazon, where a certificate can be for them', () => {

@@ -95,9 +95,11 @@ http {
   };
 }
 
-/** Waits until something listens on a port of loopback; throws when `child` ends before. */
+/** Waits until something listens on a port of loopback; throws when `child` ends before, or ends it when it takes long. */
 export async function listening(port: number, child: ChildProcess, complaints: () => string): Promise<void> {
-  for (let attempt = 0; attempt < 200; attempt += 1) {
+  // A large program on a busy machine takes its time to load.
+  const latest = performance.now() + 30_000;
+  while (performance.now() < latest) {
     if (child.exitCode !== null) throw new Error(`${child.spawnfile} ended with ${child.exitCode}: ${complaints()}`);
     const socket = connect(port, '127.0.0.1');
     const open = await Promise.race([
@@ -111,6 +113,7 @@ export async function listening(port: number, child: ChildProcess, complaints: (
     if (open) return;
     await sleep(25);
   }
+  await stop(child);
   throw new Error(`${child.spawnfile} does not listen on port ${port}: ${complaints()}`);
 }
 

@@ -7,6 +7,7 @@ import { contentLength, entityTag, parseContentRange, parseUnsatisfied, promised
 import type { Arrival } from '../http/redirects.ts';
 import type { ByteStream, Source, SourceDetails, SourceDriver, SourceFacts, SourceOptions } from '../source.ts';
 import { exactly } from './exactly.ts';
+import { decode } from './object.ts';
 
 /** The first request asks for this much: what a plan needs, and no more traffic than a plan may cost. */
 const FIRST = 1024 * 1024;
@@ -49,14 +50,6 @@ export async function openHttp(spec: HttpSpec, context: Context): Promise<Source
   } catch (error) {
     await client.connections.destroy();
     throw error;
-  }
-}
-
-function decode(text: string): string {
-  try {
-    return decodeURIComponent(text);
-  } catch {
-    return text;
   }
 }
 

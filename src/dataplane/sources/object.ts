@@ -26,6 +26,15 @@ export function encodeStrictly(text: string): string {
   return encodeURIComponent(text).replace(/[!'()*]/g, (c) => `%${c.charCodeAt(0).toString(16).toUpperCase()}`);
 }
 
+/** What percent signs encode; the text as it is where they encode nothing. */
+export function decode(text: string): string {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
+}
+
 /** An address of a server that a person or the environment gives. Throws BAD_SPEC naming where it stands. */
 export function parseEndpoint(text: string, place: string): URL {
   const url = URL.parse(text.includes('://') ? text : `http://${text}`);

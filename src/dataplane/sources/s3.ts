@@ -6,7 +6,7 @@ import type { HttpSpec } from '../http/client.ts';
 import { type Answer, field } from '../http/exchange.ts';
 import type { Source, SourceDriver, SourceOptions } from '../source.ts';
 import { openHttp } from './http.ts';
-import { encodePath, parseEndpoint, parseObject } from './object.ts';
+import { decode, encodePath, parseEndpoint, parseObject } from './object.ts';
 
 export interface S3Spec {
   readonly bucket: string;
@@ -35,7 +35,7 @@ export const s3: SourceDriver<S3Spec> = {
     return {
       bucket: container,
       key: name,
-      ...(version === undefined ? {} : { version: decodeURIComponent(version) }),
+      ...(version === undefined ? {} : { version: decode(version) }),
       ...(given ? { endpoint: parseEndpoint(given, place) } : {}),
       region: options.s3?.region ?? environment.AWS_REGION ?? environment.AWS_DEFAULT_REGION ?? REGION,
       options,
