@@ -349,7 +349,7 @@ fn heads_are_told_apart() {
         (at(0, b"KDMV"), Code::Unsupported),
         (at(0, b"COWD"), Code::Unsupported),
         (at(0, b"# Disk DescriptorFile"), Code::Unsafe),
-        (at(0, b"vhdxfile"), Code::Unsupported),
+        (at(0, b"vhdxfile"), Code::Truncated),
         (at(0, b"conectix"), Code::Corrupt),
         (at(0x40, &[0x7f, 0x10, 0xda, 0xbe]), Code::Unsupported),
         (at(0, b"QED\0"), Code::Corrupt),
