@@ -119,7 +119,7 @@ export async function transfer(
     const told = toldOf(opened.facts, options.sourceOptions);
     const { head, sniffed, probe } = await sniff(source, decoderLimits(options.memory), told, signal);
     const limits = transferLimits(sniffed, options.memory);
-    const size = sizeOf(options, sniffed, target.native);
+    const size = sizeOf(options, sniffed, target.native, identity);
     const decided = decide(
       { ...options, ...(size === undefined ? {} : { size }) },
       source,
@@ -228,9 +228,13 @@ function sizeOf(
   { size, claim }: TransferOptions,
   sniffed: Sniffed,
   { facts, recovered }: NativeTarget,
+  identity: Identity,
 ): number | undefined {
   if (claim === undefined || facts.kind !== 'file') return size;
-  if (recovered.kind === 'checkpoint' && recovered.virtualSize !== undefined) return recovered.virtualSize;
+  const found = recovered.kind === 'checkpoint' ? parseIdentity(recovered.identity) : undefined;
+  if (recovered.kind === 'checkpoint' && found && compareIdentity(found, identity) === 'same') {
+    if (recovered.virtualSize !== undefined) return recovered.virtualSize;
+  }
   return diskSize(sniffed.virtualSize, facts.capacity, claim);
 }
 

@@ -212,14 +212,15 @@ test('what the volume held is overwritten; a kill is gone on from, by the claim'
 }, 150_000);
 
 test('SIGTERM ends it non-zero, and another source in the same volume starts over', async () => {
-  const running = await start(http('/slow/disk.qcow2'));
+  const running = await start({ ...http('/slow/disk.qcow2'), IMPORTER_IMAGE_SIZE: String(CLAIM / 1.5) });
   await sleep(4500);
   const begun = performance.now();
   running.child.kill('SIGTERM');
   const { exit, message } = await running.ended;
   expect([exit, message]).toEqual([1, undefined]);
   expect(performance.now() - begun).toBeLessThan(2000);
-  const other = await pod(http('/disk.qcow2'));
+  // Its disk is larger than the one that was begun.
+  const other = await pod({ ...http('/disk.qcow2'), IMPORTER_IMAGE_SIZE: String(CLAIM) });
   expect(other, other.log).toMatchObject({ exit: 0 });
   expect(other.log).toMatch(/unfinished transfer of another source: starting over/);
   await fileIsDisk();

@@ -238,6 +238,27 @@ fn headers_that_lie_are_refused() {
     }
 }
 
+/// Maps in records add up until their file comes: they have a bound together, not each.
+#[test]
+fn records_without_end_are_refused() {
+    let record = |map: &str| {
+        let rest = format!(" GNU.sparse.map={map}\n");
+        let length = rest.len() + 6;
+        format!("{length}{rest}").into_bytes()
+    };
+    let content = record(&"1,".repeat(490_000));
+    let directory = TempDir::new().unwrap();
+    fs::write(directory.path().join("a"), "").unwrap();
+    let archive = tar(directory.path(), &["--format=ustar"], &["a"]);
+    let size = format!("{:011o}\0", content.len());
+    let mut block = patched(&archive[..512], &[(156, b"x"), (124, size.as_bytes())]);
+    block.extend_from_slice(&content);
+    block.resize(block.len().next_multiple_of(512), 0);
+    let error = unpack(&Pick::Only, &block.repeat(2)).unwrap_err();
+    assert_eq!(error.code, Code::TooLarge, "{error}");
+    assert!(error.message.contains("more than 262144 parts"), "{error}");
+}
+
 #[test]
 fn the_head_tells_what_is_inside() {
     let directory = TempDir::new().unwrap();

@@ -3,7 +3,7 @@
 
 use crate::error::Result;
 
-use super::sparse::{Run, Sparse};
+use super::sparse::{MOST, Run, Sparse, too_many};
 use super::tar::corrupt;
 
 pub const BLOCK: usize = 512;
@@ -200,6 +200,7 @@ impl Records {
             }
             _ => {}
         }
-        Ok(())
+        // Headers of records may follow each other without end, before a file comes.
+        if sparse.map.len() > 2 * MOST { Err(too_many()) } else { Ok(()) }
     }
 }

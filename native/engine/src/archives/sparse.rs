@@ -6,7 +6,11 @@ use crate::error::{Code, Error, Result, Stage};
 use super::tar::corrupt;
 
 /// Runs of a map that are kept: 4 MiB of them. A disk of 1 TiB with a run in each 4 MiB has as many.
-const MOST: usize = 1 << 18;
+pub const MOST: usize = 1 << 18;
+
+pub fn too_many() -> Error {
+    Error::new(Code::TooLarge, Stage::Decode, format!("a sparse file in the archive has more than {MOST} parts"))
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Run {
@@ -49,8 +53,7 @@ impl Sparse {
             return Ok(());
         }
         if self.runs.len() == MOST {
-            let message = format!("a sparse file in the archive has more than {MOST} parts");
-            return Err(Error::new(Code::TooLarge, Stage::Decode, message));
+            return Err(too_many());
         }
         self.runs.push(run);
         Ok(())
