@@ -6,13 +6,12 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::{Duration, Instant};
 
 use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
 use rustix::io::Errno;
 
 use super::descriptors::{Descriptors, options};
-use super::{Access, Facts, Kind, Target, same_object};
+use super::{Access, Facts, Kind, Target, patiently, same_object};
 use crate::error::{Code, Error, Result, Stage};
 use crate::foreign;
 
@@ -24,8 +23,6 @@ const BLKZEROOUT: libc::Ioctl = libc::_IO(0x12, 127);
 
 /// Bytes zeroed by one system call. It cannot be interrupted, and a slow disk writes this in about a second.
 const ZERO_CHUNK: u64 = 128 << 20;
-/// udev holds a shared lock while it looks at a device (systemd, "Locking Block Device Access"), for milliseconds.
-const UDEV_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Ways to zero a range, best first. Discarding is not among them: it promises nothing about what is read later.
 const BY_FALLOCATE: u8 = 0;
@@ -54,7 +51,8 @@ impl BlockTarget {
         if access.write {
             options.custom_flags(libc::O_EXCL);
         }
-        let file = options.open(path).map_err(|cause| refused(path, &cause))?;
+        let opened = patiently(|| options.open(path), |cause| cause.raw_os_error() == Some(libc::EBUSY));
+        let file = opened.map_err(|cause| refused(path, &cause))?;
         let metadata = file.metadata().map_err(|cause| refused(path, &cause))?;
         same_object(path, looked, &metadata)?;
         if access.write {
@@ -185,18 +183,14 @@ impl Target for BlockTarget {
 /// On top of O_EXCL, which other programs than ours need not use: keeps udev from probing while we write, and
 /// excludes whoever follows the same convention.
 fn lock(file: &File, path: &Path) -> Result<()> {
-    let until = Instant::now() + UDEV_PATIENCE;
-    loop {
-        match flock(file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(()),
-            Err(Errno::INTR) => {}
-            Err(Errno::WOULDBLOCK) if Instant::now() < until => std::thread::sleep(Duration::from_millis(20)),
-            Err(Errno::WOULDBLOCK) => {
-                let message = format!("{} is locked by another process", path.display());
-                return Err(Error::new(Code::Busy, Stage::Target, message));
-            }
-            Err(cause) => return Err(Error::target(format!("cannot lock {}", path.display()), &cause.into())),
+    let taken = || flock(file, FlockOperation::NonBlockingLockExclusive);
+    match patiently(taken, |cause| matches!(*cause, Errno::WOULDBLOCK | Errno::INTR)) {
+        Ok(()) => Ok(()),
+        Err(Errno::WOULDBLOCK) => {
+            let message = format!("{} is locked by another process", path.display());
+            Err(Error::new(Code::Busy, Stage::Target, message))
         }
+        Err(cause) => Err(Error::target(format!("cannot lock {}", path.display()), &cause.into())),
     }
 }
 

@@ -12,7 +12,7 @@ use rustix::fs::{FallocateFlags, SeekFrom, fallocate};
 use rustix::io::Errno;
 
 use super::descriptors::{Descriptors, options};
-use super::{Access, Facts, Kind, Target, same_object};
+use super::{Access, Facts, Kind, Target, patiently, same_object};
 use crate::error::{Code, Error, Result, Stage};
 use crate::foreign;
 
@@ -306,12 +306,16 @@ fn lock(file: &File, path: &Path) -> Result<()> {
     let mut range: libc::flock = unsafe { std::mem::zeroed() };
     range.l_type = libc::F_WRLCK as libc::c_short;
     range.l_whence = libc::SEEK_SET as libc::c_short;
-    // SAFETY: the descriptor is open and `range` outlives the call.
-    if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &range) } == 0 {
-        return Ok(());
-    }
-    let cause = std::io::Error::last_os_error();
-    if let Some(libc::EAGAIN | libc::EACCES) = cause.raw_os_error() {
+    let taken = || {
+        // SAFETY: the descriptor is open and `range` outlives the call.
+        match unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &range) } {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        }
+    };
+    let held = |cause: &std::io::Error| matches!(cause.raw_os_error(), Some(libc::EAGAIN | libc::EACCES));
+    let Err(cause) = patiently(taken, held) else { return Ok(()) };
+    if held(&cause) {
         let message = format!("{} is in use by another process (a transfer, or a virtual machine)", path.display());
         return Err(Error::new(Code::Busy, Stage::Target, message));
     }

@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::error::{Code, Error, Result, Stage};
 
@@ -88,8 +89,8 @@ pub struct Access {
 
 /// Opens a target for writing and locks it until it is dropped or the process ends, however that happens.
 ///
-/// Nothing is created or changed yet: see [`Target::create`]. BUSY at once when somebody else has it locked,
-/// mounted or otherwise in use; DENIED when it is read-only; NOT_FOUND; BAD_SPEC when it is no file or block
+/// Nothing is created or changed yet: see [`Target::create`]. BUSY within a second when somebody else has it
+/// locked, mounted or otherwise in use; DENIED when it is read-only; NOT_FOUND; BAD_SPEC when it is no file or block
 /// device. Symbolic links are followed.
 pub fn open(path: &Path) -> Result<Arc<dyn Target>> {
     open_with(path, Access { write: true, direct: true })
@@ -130,6 +131,26 @@ pub fn open_with(path: &Path, access: Access) -> Result<Arc<dyn Target>> {
 /// `/dev/null` is character device 1:3 (Linux, Documentation/admin-guide/devices.txt).
 fn is_null(metadata: &Metadata) -> bool {
     (rustix::fs::major(metadata.rdev()), rustix::fs::minor(metadata.rdev())) == (1, 3)
+}
+
+/// Longest wait for a claim that is held for a moment only.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// Tries again for a moment while somebody else holds a claim on the target. One that is meant lasts; these do not:
+/// a program that is just being started has copies of all our descriptors from its fork to its exec, also of those
+/// that are closed here since; the kernel claims a disk while it reads its partition table; udev locks one while it
+/// looks at it (systemd, "Locking Block Device Access").
+fn patiently<T, E>(
+    attempt: impl Fn() -> std::result::Result<T, E>,
+    held: impl Fn(&E) -> bool,
+) -> std::result::Result<T, E> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match attempt() {
+            Err(cause) if held(&cause) && Instant::now() < until => std::thread::sleep(Duration::from_millis(20)),
+            result => return result,
+        }
+    }
 }
 
 /// What was opened must be what was looked at: a path may be replaced in between.
