@@ -2,10 +2,11 @@ import { type Context, DEFAULT_LIMITS, type Log } from './context.ts';
 import { isStrong } from './digests.ts';
 import { readDiskDigest } from './disk-digest.ts';
 import { asFerryError, FerryError } from './errors.ts';
+import { extentsOf } from './extents.ts';
 import { hostKey } from './hostkey.ts';
 import { decoderLimits, transferLimits } from './memory-budget.ts';
 import { fromEngine, native, type Recovered, type Sniffed, type TargetFacts } from './native.ts';
-import { type Plan, plan } from './plan.ts';
+import { type Plan, plan, takesExtents } from './plan.ts';
 import { look, toldOf } from './sniff.ts';
 import type { SourceDetails, SourceOptions } from './source.ts';
 import { openSource } from './sources/index.ts';
@@ -43,6 +44,8 @@ export async function inspectSource(
     const { head, sniffed: image } = await look(source, decoderLimits(), toldOf(source.facts, options), signal);
     const seconds = (performance.now() - began) / 1000;
     const { length, ranges, validator } = source.facts;
+    const digest = isStrong(source.facts.digest);
+    const extents = takesExtents(source.facts, image, digest, undefined) ? await extentsOf(source, signal) : undefined;
     const facts = target === undefined ? undefined : (await inspectTarget(target.path, target.stateDirectory)).facts;
     return {
       source: {
@@ -57,7 +60,8 @@ export async function inspectSource(
         facts: source.facts,
         sniffed: image,
         holdBack: transferLimits(image).holdBack ?? 0,
-        digest: isStrong(source.facts.digest),
+        digest,
+        ...(extents === undefined ? {} : { data: extents.bytes }),
         ...(facts === undefined ? {} : { target: facts }),
       }),
       traffic: Math.max(context.counters.received, head.length),

@@ -150,6 +150,8 @@ export interface ConversionInit {
   readonly sourceLength?: number;
   /** The source honours ranges and is pinned, so that it may be read in pieces. */
   readonly seekable: boolean;
+  /** Pairs of offsets, ascending: where a raw source can have data, all else being zeros. For the way `seek`. */
+  readonly extents?: Float64Array;
   /** Read everything, so that the source's digest is known, even where ranges would do. */
   readonly wholeSource: boolean;
   /** Go on from what the target's journal holds; otherwise begin anew. */
@@ -216,6 +218,8 @@ export interface Native {
   openTarget(spec: TargetSpec): Promise<NativeTarget>;
   /** With a probe that found the disk, what it found counts. */
   startConversion(target: NativeTarget, init: ConversionInit, probe?: Probe): Promise<Conversion>;
+  /** Pairs of offsets: data of an open file within [from, to), at most `most` (2^16) extents. Keep `fd` open meanwhile. */
+  fileExtents(fd: number, from: number, to: number, most: number): Promise<Float64Array>;
   /** Asks a reading to end: it then fails with ABORTED. */
   readonly Stop: new () => Stop;
   /** Disk digest of a file or device, `length` bytes of it (default all). Calls back with bytes done. */

@@ -19,6 +19,8 @@ export interface PlanRequest {
   readonly diskDigest?: boolean;
   readonly way?: Way;
   readonly spill?: string;
+  /** Bytes of the source that can be other than zero, as it says; absent = not known. */
+  readonly data?: number;
   /** All space of the disk is reserved at the start. */
   readonly preallocate?: boolean;
 }
@@ -34,6 +36,10 @@ export interface Plan {
   /** Whether an interrupted transfer goes on without reading everything again, and why. */
   readonly resumable: boolean;
   readonly resumeWhy: string;
+  /** An interrupted transfer can only begin anew: what is on the target cannot be compared. */
+  readonly anew: boolean;
+  /** Only where the source has data it is read. */
+  readonly extents: boolean;
   /** Worth knowing before and after; sentences for people. */
   readonly notes: readonly string[];
   readonly refusal?: Refusal;
@@ -64,8 +70,26 @@ export function isPinned(facts: SourceFacts, digest: boolean): boolean {
   return facts.ranges && (facts.validator !== undefined || digest);
 }
 
+/** Whether only the data of the source is to be read. Without a validator too: a pass over all of it is no more at one time. */
+function byExtents({ facts, sniffed, digest, data, way }: PlanRequest): boolean {
+  if (!takesExtents(facts, sniffed, digest, way)) return false;
+  return data !== undefined && facts.length !== undefined && data < facts.length;
+}
+
+/** Whether it is worth to ask a source for its extents. */
+export function takesExtents(facts: SourceFacts, sniffed: Sniffed, digest: boolean, way: Way | undefined): boolean {
+  const raw = sniffed.format === 'raw' && sniffed.codecs.length === 0 && sniffed.refusal === undefined;
+  return raw && facts.ranges && facts.length !== undefined && !digest && (way === undefined || way === 'seek');
+}
+
 function resumability(request: PlanRequest, seekable: boolean): { resumable: boolean; resumeWhy: string } {
   const { facts, sniffed } = request;
+  if (!seekable && facts.ranges && byExtents(request)) {
+    return {
+      resumable: false,
+      resumeWhy: `${facts.unidentified ?? 'the source has nothing that identifies it'}: a second run starts over`,
+    };
+  }
   if (!facts.ranges) {
     return {
       resumable: false,
@@ -140,8 +164,15 @@ function room(request: PlanRequest): Refusal | undefined {
 export function plan(request: PlanRequest): Plan {
   const { facts, sniffed } = request;
   const pinned = isPinned(facts, request.digest);
-  const seekable = pinned && sniffed.codecs.length === 0;
-  const base = { ...resumability(request, pinned), seekable: pinned, notes: notesOf(request) };
+  const extents = byExtents(request);
+  const seekable = (pinned && sniffed.codecs.length === 0) || extents;
+  const base = {
+    ...resumability(request, pinned),
+    seekable: pinned || extents,
+    anew: extents && !pinned,
+    extents,
+    notes: notesOf(request),
+  };
   const refusal = sniffed.refusal ?? room(request);
   if (refusal) return { ...base, way: 'refuse', why: refusal.message, wholeSource: false, refusal };
   const wanted = request.way;
@@ -158,6 +189,10 @@ export function plan(request: PlanRequest): Plan {
   }
   if (wanted !== undefined) {
     return { ...base, way: wanted, why: 'asked for', wholeSource: wanted !== 'seek' || request.digest };
+  }
+  if (extents) {
+    const why = `the source says where its data lies: ${request.data} of ${facts.length} bytes are read, the rest is zeros`;
+    return { ...base, way: 'seek', why, wholeSource: false };
   }
   if (sniffed.order === 'stream') {
     const why =

@@ -4,6 +4,12 @@ import type { Told } from './native.ts';
 /** Bytes in order, in batches of chunks (about 512 KiB together: one await a chunk is too dear). */
 export type ByteStream = AsyncIterable<readonly Uint8Array[]>;
 
+/** Bytes from `from` on, up to `to`. */
+export interface Extent {
+  readonly from: number;
+  readonly to: number;
+}
+
 /** `sha256:<64 hex>` or `sha512:<128 hex>`, or what only a store promises: `crc32c:<8 hex>`; lower case. */
 export interface Digest {
   readonly algorithm: 'sha256' | 'sha512' | 'crc32c';
@@ -19,6 +25,8 @@ export interface SourceFacts {
   readonly validator?: string;
   /** What the source itself promises about its bytes: demanded at the end, as if a person had given it. */
   readonly digest?: Digest;
+  /** Why there is no validator, where a person can do something about it. */
+  readonly unidentified?: string;
   /** The source is an archive, and this is the disk in it (a registry's layer). */
   readonly disk?: Pick<Told, 'path' | 'directory'>;
   /** Nothing says where the bytes end, neither a length nor a framing: a cut looks like the end. */
@@ -41,6 +49,8 @@ export type SourceDetails = Readonly<Record<string, string | number | boolean | 
  * - it throws CHANGED when the object is no longer the one that was opened, TRUNCATED when it ends before `to` (or
  *   before `facts.length`), ABORTED soon after the signal; leaving a `for await` early releases the connection.
  * - `to` undefined reads to the end.
+ * - `extents` yields where the object can have data, ascending and disjoint, in batches of bounded length; every byte that
+ *   it leaves out is zero. Errors are those of `read`. Absent = not known.
  * - `[Symbol.asyncDispose]` may be called any number of times and ends reads that are under way.
  */
 export interface Source extends AsyncDisposable {
@@ -49,6 +59,7 @@ export interface Source extends AsyncDisposable {
   /** What identifies the object to people and in a checkpoint: no userinfo, no query, no secret. */
   readonly name: string;
   read(range: { from: number; to?: number }, signal: AbortSignal): ByteStream;
+  extents?(signal: AbortSignal): AsyncIterable<readonly Extent[]>;
 }
 
 /** Options that a person gives for a source; each driver takes what concerns it. */

@@ -5,7 +5,9 @@ import { DEFAULT_LIMITS } from './context.ts';
 import { formatDigest, isStrong } from './digests.ts';
 import { readDiskDigest } from './disk-digest.ts';
 import { asFerryError, FerryError } from './errors.ts';
+import { type Extents, extentsOf } from './extents.ts';
 import { feed } from './feed.ts';
+import { retrying } from './filters/retry.ts';
 import { hostKey } from './hostkey.ts';
 import { compareIdentity, type Identity, identityOf, parseIdentity } from './identity.ts';
 import { decoderLimits, transferLimits } from './memory-budget.ts';
@@ -20,7 +22,7 @@ import {
   type Report,
   type Sniffed,
 } from './native.ts';
-import { type Plan, plan, type Way } from './plan.ts';
+import { type Plan, plan, takesExtents, type Way } from './plan.ts';
 import { sniff, toldOf } from './sniff.ts';
 import type { Digest, Source, SourceOptions } from './source.ts';
 import { openSource } from './sources/index.ts';
@@ -119,6 +121,9 @@ export async function transfer(
     const told = toldOf(opened.facts, options.sourceOptions);
     const { head, sniffed, probe } = await sniff(source, decoderLimits(options.memory), told, signal);
     const limits = transferLimits(sniffed, options.memory);
+    const extents = takesExtents(source.facts, sniffed, isStrong(digest), options.way)
+      ? await retrying(context, () => extentsOf(source, signal))
+      : undefined;
     const size = sizeOf(options, sniffed, target.native, identity);
     const decided = decide(
       { ...options, ...(size === undefined ? {} : { size }) },
@@ -127,10 +132,11 @@ export async function transfer(
       limits,
       target.native,
       digest,
+      extents,
     );
     const held = await heldDisk(options, target.native, sniffed, signal);
     if (held) return doneBefore(options, identity, held);
-    const resume = admit(options, target.native, identity, log);
+    const resume = admit(options, target.native, identity, log) && !decided.anew;
 
     const init: ConversionInit = {
       head,
@@ -139,6 +145,7 @@ export async function transfer(
       way: decided.way,
       seekable: decided.seekable,
       wholeSource: decided.wholeSource,
+      ...(decided.extents && extents ? { extents: extents.pairs() } : {}),
       resume,
       preallocate: options.preallocate,
       limits,
@@ -246,6 +253,7 @@ function decide(
   limits: Limits,
   target: NativeTarget,
   digest: Digest | undefined,
+  extents: Extents | undefined,
 ): Plan & { way: Way } {
   const decided = plan({
     facts: source.facts,
@@ -255,6 +263,7 @@ function decide(
     digest: isStrong(digest),
     diskDigest: options.diskDigest !== undefined,
     preallocate: options.preallocate,
+    ...(extents === undefined ? {} : { data: extents.bytes }),
     ...(options.size === undefined ? {} : { size: options.size }),
     ...(options.way === undefined ? {} : { way: options.way }),
     ...(options.spill === undefined ? {} : { spill: options.spill }),

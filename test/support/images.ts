@@ -9,6 +9,7 @@ import { tool } from './tools.ts';
 const execute = promisify(execFile);
 export const KiB = 1024;
 export const MiB = 1024 * KiB;
+export const GiB = 1024 * MiB;
 
 /** Runs a program that must succeed; its standard output. */
 export async function run(program: string, debianPackage: string, args: readonly string[]): Promise<string> {

@@ -6,10 +6,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use diskferry_engine::conversion::{self, Next, Pushed, SourceDigest, Way};
 use diskferry_engine::targets::Kind;
 use diskferry_engine::{digest, sniff};
-use napi::bindgen_prelude::{Env, Object, Uint8Array, Uint8ArraySlice};
+use napi::bindgen_prelude::{Env, Float64Array, Object, Uint8Array, Uint8ArraySlice};
 use napi_derive::napi;
 
 use crate::errors::{bad, thrown};
+use crate::extents::extents;
 use crate::limits::{LimitsInit, limits};
 use crate::offset::whole;
 use crate::promise::{Deferred, promise, settle};
@@ -25,6 +26,8 @@ pub struct ConversionInit {
     pub way: String,
     pub source_length: Option<f64>,
     pub seekable: bool,
+    /// Pairs of offsets: where a raw source can have data.
+    pub extents: Option<Float64Array>,
     pub whole_source: bool,
     pub resume: bool,
     pub size: Option<f64>,
@@ -103,6 +106,7 @@ pub fn start_conversion(
         way,
         source_length,
         seekable: init.seekable,
+        extents: init.extents.map(|pairs| extents(&pairs)).transpose()?,
         whole_source: init.whole_source,
         resume: init.resume,
         size: init.size.map(whole).transpose()?,

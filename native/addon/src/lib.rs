@@ -4,6 +4,7 @@
 pub mod conversion;
 pub mod digest;
 pub mod errors;
+pub mod extents;
 pub mod limits;
 pub mod offset;
 pub mod promise;

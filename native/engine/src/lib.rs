@@ -6,6 +6,7 @@ pub mod codecs;
 pub mod conversion;
 pub mod digest;
 pub mod error;
+pub mod extents;
 pub mod foreign;
 pub mod formats;
 pub mod journal;

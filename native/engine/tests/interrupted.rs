@@ -84,6 +84,7 @@ fn options(file: &[u8], way: Way) -> Options {
         way,
         source_length: length,
         seekable: true,
+        extents: None,
         whole_source: true,
         resume: false,
         size: None,

@@ -142,6 +142,7 @@ fn options(source: &[u8], resume: bool) -> Options {
         way: Way::Stream,
         source_length: length,
         seekable: true,
+        extents: None,
         whole_source: true,
         resume,
         size: None,

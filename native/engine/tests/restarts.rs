@@ -52,6 +52,7 @@ fn run(path: &Path, source: &[u8], resume: bool, budget: Option<usize>, pauses: 
         way: Way::Stream,
         source_length: length,
         seekable: true,
+        extents: None,
         whole_source: true,
         resume,
         size: None,

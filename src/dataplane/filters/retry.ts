@@ -23,6 +23,7 @@ export function unresumable(source: Source, options: RetryOptions): string | und
   if (!facts.ranges) return 'the source does not honour ranges';
   if (facts.validator !== undefined) return undefined;
   if (options.verified && facts.length !== undefined) return undefined;
+  if (facts.unidentified !== undefined) return facts.unidentified;
   return 'the source has nothing that identifies it (such as a strong ETag), and no digest was given';
 }
 

@@ -5,11 +5,14 @@ import { fileURLToPath } from 'node:url';
 import type { Context } from '../context.ts';
 import { type Code, FerryError } from '../errors.ts';
 import { received } from '../memory.ts';
-import type { ByteStream, Source, SourceDetails, SourceDriver, SourceFacts } from '../source.ts';
+import { fromEngine, native } from '../native.ts';
+import type { ByteStream, Extent, Source, SourceDetails, SourceDriver, SourceFacts } from '../source.ts';
 import { StreamSource } from './stdin.ts';
 
 /** Bytes of one read: large enough that the calls cost nothing, small enough for the cache. */
 const PIECE = 512 * 1024;
+/** Extents that are asked for at once. */
+const EXTENTS = 4096;
 
 export interface FileSpec {
   readonly path: string;
@@ -125,6 +128,30 @@ class FileSource implements Source {
     } finally {
       await ahead?.catch(() => {});
     }
+  }
+
+  async *extents(signal: AbortSignal): AsyncIterable<readonly Extent[]> {
+    const stop = AbortSignal.any([signal, this.#closed.signal]);
+    await this.#unchanged(stop);
+    for (let at = 0; at < this.#length; ) {
+      if (stop.aborted) throw stopped();
+      const asking = native().fileExtents(this.#handle.fd, at, this.#length, EXTENTS);
+      this.#pending.add(asking);
+      let pairs: Float64Array;
+      try {
+        pairs = await asking;
+      } catch (error) {
+        throw fromEngine(error);
+      } finally {
+        this.#pending.delete(asking);
+      }
+      const found: Extent[] = [];
+      for (let i = 0; i + 1 < pairs.length; i += 2) found.push({ from: pairs[i] ?? 0, to: pairs[i + 1] ?? 0 });
+      yield found;
+      if (found.length < EXTENTS) break;
+      at = found.at(-1)?.to ?? this.#length;
+    }
+    await this.#unchanged(stop);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -70,6 +70,9 @@ pub struct Options {
     pub source_length: Option<u64>,
     /// The source honours ranges. A qcow2 of unknown `source_length` is read in order even so.
     pub seekable: bool,
+    /// Where a raw source can have data, ascending and disjoint, the rest of it being zeros: in the way `seek` only this
+    /// is read, unless `whole_source`.
+    pub extents: Option<Vec<std::ops::Range<u64>>>,
     /// The whole source is to be read, so that its digest is known.
     pub whole_source: bool,
     /// Go on from what the journal holds.

@@ -140,7 +140,12 @@ fn open_format(o: &Options, past: &Past, in_file_order: bool, ends: &Ends) -> Re
     };
     let file_length = if coded { None } else { o.source_length };
     let Some(image) = &o.sniffed.image else {
-        return Ok(Box::new(Raw::new(file_length, from.unwrap_or(0), &ends.ranges())));
+        let raw = Raw::new(file_length, from.unwrap_or(0), &ends.ranges());
+        let by_extents = o.way == Way::Seek && o.seekable && !coded && !o.whole_source && file_length.is_some();
+        return Ok(Box::new(match &o.extents {
+            Some(extents) if by_extents => raw.by_extents(extents.clone()),
+            _ => raw,
+        }));
     };
     let seekable = !coded && o.seekable;
     image.open(formats::Options {
@@ -169,6 +174,7 @@ pub fn start(target: Arc<dyn Target>, o: Options) -> Result<Conversion> {
         return Err(Error::new(Code::TooLarge, Stage::Plan, what));
     }
     expect_room(o.size.or(image_length), o.preallocate, &*target)?;
+    check_extents(&o)?;
 
     if let Some(path) = &o.marked {
         mark::clear(path);
@@ -345,6 +351,20 @@ pub fn start(target: Arc<dyn Target>, o: Options) -> Result<Conversion> {
             options: o,
         })),
     })
+}
+
+/// The extents of a source come from a server or a file system: they ascend, and end with it.
+fn check_extents(o: &Options) -> Result<()> {
+    let mut end = 0;
+    for extent in o.extents.iter().flatten() {
+        if extent.start < end || extent.end <= extent.start || o.source_length.is_none_or(|n| extent.end > n) {
+            let what =
+                format!("the source says that it has data from {} to {}, behind {end}", extent.start, extent.end);
+            return Err(Error::new(Code::BadSpec, Stage::Source, what));
+        }
+        end = extent.end;
+    }
+    Ok(())
 }
 
 /// Takes over the journal that is there, or begins one. Answers also whether what is not written reads as zeros.

@@ -1,12 +1,14 @@
 //! A raw disk: the file is the disk.
 
+use std::collections::VecDeque;
 use std::ops::Range;
 
 use crate::bytes::Bytes;
 use crate::error::{Code, Error, Result, Stage};
 use crate::formats::{Disk, Format, Wants};
 
-/// Passes bytes through. Pieces may have gaps between them: what lies there is on the target already.
+/// Passes bytes through. Pieces may have gaps between them: what lies there is on the target already, or, where the
+/// source told its extents, zeros.
 pub struct Raw {
     /// Length of the image in bytes, where it is known.
     length: Option<u64>,
@@ -17,34 +19,101 @@ pub struct Raw {
     asked_rest: bool,
     /// End of what was taken.
     position: u64,
+    /// Where the source can have data, ascending and disjoint; all else is zeros. None: anywhere.
+    extents: Option<Vec<Range<u64>>>,
+    /// Of what was asked for by extents, what has not come yet.
+    missing: VecDeque<Range<u64>>,
 }
 
 impl Raw {
     pub fn new(length: Option<u64>, start: u64, held: &[Range<u64>]) -> Self {
         let held = held.iter().map(|r| r.start..r.end.min(start)).filter(|r| r.start < r.end).collect();
-        Self { length, start, held, asked_rest: false, position: 0 }
+        Self { length, start, held, asked_rest: false, position: 0, extents: None, missing: VecDeque::new() }
+    }
+
+    /// Only `extents` of the source are read, by ranges: ascending and disjoint. Needs its length.
+    pub fn by_extents(mut self, extents: Vec<Range<u64>>) -> Self {
+        self.extents = Some(extents);
+        self
+    }
+
+    /// What of the extents lies in `within`, noted as missing.
+    fn ask(&mut self, within: &[Range<u64>]) -> Wants {
+        let extents = self.extents.as_deref().unwrap_or_default();
+        let cut = |part: &Range<u64>| {
+            let part = part.clone();
+            let from = extents.partition_point(|x| x.end <= part.start);
+            let overlapping = extents[from..].iter().take_while(move |x| x.start < part.end);
+            overlapping.map(move |x| x.start.max(part.start)..x.end.min(part.end)).collect::<Vec<_>>()
+        };
+        let wanted: Vec<_> = within.iter().flat_map(cut).filter(|r| r.start < r.end).collect();
+        self.missing = wanted.iter().cloned().collect();
+        if wanted.is_empty() { Wants::Nothing } else { Wants::Ranges(wanted) }
+    }
+
+    fn nothing_missing(&self) -> Result<()> {
+        let Some(range) = self.missing.front() else { return Ok(()) };
+        let what = format!("bytes {} to {} of the raw image did not come from the source", range.start, range.end);
+        Err(Error::new(Code::Truncated, Stage::Format, what))
     }
 }
 
 impl Format for Raw {
     fn wants(&mut self) -> Result<Wants> {
+        self.nothing_missing()?;
         let held = std::mem::take(&mut self.held);
         if self.start > 0 && !held.is_empty() {
-            return Ok(Wants::Ranges(held));
+            if self.extents.is_none() {
+                return Ok(Wants::Ranges(held));
+            }
+            // Zeros of the held ends need no word: they are zeros until something is captured there.
+            let wants = self.ask(&held);
+            if wants != Wants::Nothing {
+                return Ok(wants);
+            }
         }
         if self.start == u64::MAX || std::mem::replace(&mut self.asked_rest, true) {
             return Ok(Wants::Nothing);
+        }
+        if self.extents.is_some() {
+            self.position = self.start;
+            let rest = self.start..u64::MAX;
+            return Ok(self.ask(std::slice::from_ref(&rest)));
         }
         Ok(Wants::Rest(self.start))
     }
 
     fn take(&mut self, offset: u64, bytes: &Bytes, disk: &mut dyn Disk) -> Result<()> {
-        self.position = offset + bytes.len() as u64;
+        let end = offset + bytes.len() as u64;
+        if self.extents.is_some() {
+            while let Some(range) = self.missing.front_mut().filter(|range| range.start < end) {
+                if range.start < offset {
+                    break; // told when this round is over
+                }
+                range.start = range.end.min(end);
+                if range.start < range.end {
+                    break;
+                }
+                self.missing.pop_front();
+            }
+            if self.asked_rest && offset > self.position {
+                disk.zero(self.position, offset - self.position)?;
+            }
+        }
+        self.position = end;
         disk.data(offset, offset, bytes.clone())
     }
 
-    fn finish(&mut self, length: Option<u64>, _disk: &mut dyn Disk) -> Result<()> {
-        match length.or(self.length) {
+    fn finish(&mut self, length: Option<u64>, disk: &mut dyn Disk) -> Result<()> {
+        self.nothing_missing()?;
+        let length = length.or(self.length);
+        if let (Some(_), Some(length), true) = (&self.extents, length, self.asked_rest)
+            && self.position < length
+        {
+            disk.zero(self.position, length - self.position)?;
+            self.position = length;
+        }
+        match length {
             Some(length) if self.position != length && self.start != length && self.start != u64::MAX => {
                 Err(Error::new(
                     Code::Truncated,
