@@ -12,6 +12,7 @@ export interface SourceFlags {
   /** Path of the disk in an archive. */
   readonly path?: string;
   readonly sourceFormat?: string;
+  readonly sourceUnchanged?: boolean;
   readonly platform?: string;
   readonly registryMirror?: readonly string[];
   readonly registryInsecure?: boolean;
@@ -33,6 +34,10 @@ export function addSourceFlags(command: Command): Command {
         '--source-format <format>',
         'accept nothing else, whatever the image looks like (default: by its header)',
       ).choices(FORMATS),
+    )
+    .option(
+      '--source-unchanged',
+      'nobody writes to the source: go on after an interruption though nothing identifies it (NBD, devices)',
     )
     .option('--ca <file>', 'PEM certificates to trust beside those of the system')
     .option('--headers-file <file>', 'request headers, a "Name: value" a line; also in $DISKFERRY_HEADERS')
@@ -92,6 +97,7 @@ export async function sourceOptions(flags: SourceFlags, env: NodeJS.ProcessEnv =
     ...(flags.anonymous ? { anonymous: true } : {}),
     ...(flags.path === undefined ? {} : { path: flags.path }),
     ...(flags.sourceFormat === undefined ? {} : { format: flags.sourceFormat }),
+    ...(flags.sourceUnchanged ? { unchanged: true } : {}),
     ...(flags.platform === undefined ? {} : { platform: flags.platform }),
     registry: {
       ...(flags.registryMirror === undefined ? {} : { mirrors: flags.registryMirror }),

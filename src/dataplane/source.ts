@@ -84,6 +84,8 @@ export interface SourceOptions {
   readonly path?: string;
   /** Format of the image: nothing else is accepted. Default: by its header. */
   readonly format?: string;
+  /** A person says that nobody writes to it: it may be resumed though nothing identifies it. Default false. */
+  readonly unchanged?: boolean;
   /** Of an image that there is for several: `linux/amd64`. Default: this machine's. */
   readonly platform?: string;
   readonly registry?: {

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { openSource } from '../../src/dataplane/sources/index.ts';
 import { collect, testContext, thrown } from '../support/context.ts';
+import { loopDevice } from '../support/devices.ts';
 import { type TempDir, tempdir } from '../support/tempdir.ts';
 import { sourceContract } from './source.ts';
 
@@ -46,11 +47,21 @@ test('what cannot be read says why', async () => {
   expect(await thrown(openSource('file://host/x', {}, testContext()))).toMatchObject({ code: 'BAD_SPEC' });
 });
 
+test('a device is resumed only where a person says that nobody writes to it', async () => {
+  await writeFile(join(home.path, 'backing'), randomBytes(1 << 20));
+  await using device = await loopDevice(join(home.path, 'backing'), 1 << 20);
+  await using source = await openSource(device.path, {}, testContext());
+  expect(source.facts.validator).toBeUndefined();
+  expect(source.facts.unidentified).toContain('--source-unchanged');
+  await using vouched = await openSource(device.path, { unchanged: true }, testContext());
+  expect(vouched.facts.validator).toBe('unchanged');
+});
+
 test('an unknown scheme is told with those that there are', async () => {
   const error = await thrown(openSource('gopher://host/x', {}, testContext()));
   expect(error.code).toBe('BAD_SPEC');
   expect(error.message).toBe(
-    "there is no source 'gopher://'; there are http://, https://, s3://, gs://, az://, docker://, oci:, file://, -, blank:, exec: and paths of files",
+    "there is no source 'gopher://'; there are http://, https://, s3://, gs://, az://, docker://, oci:, nbd://, nbds://, nbd+unix://, nbds+unix://, file://, -, blank:, exec: and paths of files",
   );
 });
 

@@ -14,6 +14,10 @@ const PIECE = 512 * 1024;
 /** Extents that are asked for at once. */
 const EXTENTS = 4096;
 
+const UNIDENTIFIED = {
+  unidentified: 'writes to a device leave no trace (give --source-unchanged if nobody writes to it)',
+};
+
 export interface FileSpec {
   readonly path: string;
 }
@@ -90,10 +94,10 @@ class FileSource implements Source {
     this.#length = length;
     this.#identity = identity(found);
     // A device's node tells nothing of writes to the device: what was read before is not known to be there still.
-    this.facts = { length, ranges: true, ...(device ? {} : { validator: this.#identity }) };
+    this.facts = { length, ranges: true, ...(device ? UNIDENTIFIED : { validator: this.#identity }) };
     this.details = {
       kind: device ? 'block device' : 'file',
-      resumable: device ? 'no: writes to a device leave no trace' : 'yes',
+      resumable: device ? `no: ${UNIDENTIFIED.unidentified}` : 'yes',
     };
   }
 
