@@ -41,38 +41,62 @@ export const TOOLS = {
   skopeo: 'skopeo',
   strace: 'strace',
   cc: 'build-essential',
+  python3: 'python3-venv',
+  // The headers of Python, of which ovirt-imageio builds a part.
+  'python3-config': 'python3-dev',
 };
 
-/** Servers that tests talk to and Debian does not have: a Go module or an npm package, pinned, built into the cache. */
+/**
+ * Servers that tests talk to and Debian does not have: a Go module, an npm package or a Python package, pinned, built
+ * into the cache.
+ */
 export const SERVERS = {
   versitygw: { go: 'github.com/versity/versitygw/cmd/versitygw@v1.8.0' },
   'fake-gcs-server': { go: 'github.com/fsouza/fake-gcs-server@v1.56.1' },
   'azurite-blob': { npm: 'azurite@3.37.0' },
+  'ovirt-imageio': { python: 'ovirt-imageio==2.5.1' },
 };
 
 /** Where a server's program is, once it was provided; a directory for each version. */
 export function serverPath(name) {
-  const { go, npm } = SERVERS[name];
+  const { go, npm, python } = SERVERS[name];
   const cache = join(process.env.XDG_CACHE_HOME ?? join(homedir(), '.cache'), 'diskferry', 'tools');
-  const place = join(cache, (go ?? npm).split('/').at(-1));
-  return go ? join(place, name) : join(place, 'node_modules', '.bin', name);
+  const place = join(cache, (go ?? npm ?? python).split('/').at(-1));
+  return join(place, go ? '' : npm ? 'node_modules/.bin' : 'bin', name);
+}
+
+/** What is run to make each kind, one after another, and where each comes from. */
+function recipe({ go, npm, python }, place) {
+  if (go) return { steps: [['go', 'install', go]], from: 'install Go from https://go.dev/dl' };
+  if (npm) {
+    const quiet = ['--no-audit', '--no-fund', '--loglevel=error'];
+    return { steps: [['npm', 'install', '--prefix', place, ...quiet, npm]], from: 'install npm' };
+  }
+  return {
+    steps: [
+      ['python3', '-m', 'venv', place],
+      [join(place, 'bin', 'pip'), 'install', '--quiet', '--disable-pip-version-check', python],
+    ],
+    from: 'apt-get install python3-venv',
+  };
 }
 
 function provideServers() {
-  for (const [name, { go, npm }] of Object.entries(SERVERS)) {
+  for (const [name, kind] of Object.entries(SERVERS)) {
     const path = serverPath(name);
     if (existsSync(path)) continue;
-    const place = go ? join(path, '..') : join(path, '../../..');
-    process.stderr.write(`building ${go ?? npm}, which takes a minute or two the first time\n`);
+    const place = join(path, kind.npm ? '../../..' : kind.go ? '..' : '../..');
+    const what = kind.go ?? kind.npm ?? kind.python;
+    process.stderr.write(`building ${what}, which takes a minute or two the first time\n`);
     mkdirSync(place, { recursive: true });
-    const [program, args] = go
-      ? ['go', ['install', go]]
-      : ['npm', ['install', '--prefix', place, '--no-audit', '--no-fund', '--loglevel=error', npm]];
     // The binary only: Go's own caches stay where they are.
     const env = { ...process.env, GOBIN: place, GOFLAGS: '-trimpath' };
-    const { status, error } = spawnSync(program, args, { stdio: ['ignore', 2, 2], env });
-    if (error?.code === 'ENOENT') return `${program} is missing: install ${go ? 'Go from https://go.dev/dl' : 'npm'}`;
-    if (status !== 0) return `${go ?? npm} could not be installed: the messages above say why`;
+    const { steps, from } = recipe(kind, place);
+    for (const [program, ...args] of steps) {
+      const { status, error } = spawnSync(program, args, { stdio: ['ignore', 2, 2], env });
+      if (error?.code === 'ENOENT') return `${program} is missing: ${from}`;
+      if (status !== 0) return `${what} could not be installed: the messages above say why`;
+    }
   }
   return undefined;
 }

@@ -54,7 +54,7 @@ export function defineImport(program: Command): void {
     )
     .argument(
       '<source>',
-      'http(s)://, s3://, gs://, az://, docker:// or nbd:// URL, path of a local file, oci:DIRECTORY, - for standard input, blank:SIZE or exec:COMMAND',
+      'http(s)://, s3://, gs://, az://, docker://, nbd:// or imageio+https:// URL, path of a local file, oci:DIRECTORY, - for standard input, blank:SIZE or exec:COMMAND',
     )
     .argument('<target>', 'file (made if it does not exist) or block device')
     .addOption(new Option('--size <size>', 'make the disk exactly this long, such as 20Gi').argParser(size))

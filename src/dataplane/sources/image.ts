@@ -15,6 +15,7 @@ import { native, type Told } from '../native.ts';
 import { probed } from '../sniff.ts';
 import type { Digest, Source } from '../source.ts';
 import { stackFilters } from '../stack.ts';
+import { whole } from './whole.ts';
 
 /** Where the parts of an image are: a registry, a directory. */
 export interface Blobs {
@@ -88,21 +89,7 @@ async function imageOf(
 
 async function wholeOf(opened: Source, context: Context): Promise<Uint8Array> {
   await using source = opened;
-  const parts: Uint8Array[] = [];
-  let length = 0;
-  for await (const batch of source.read({ from: 0 }, context.signal)) {
-    for (const chunk of batch) {
-      length += chunk.length;
-      parts.push(chunk);
-    }
-    if (length > MANIFEST_LIMIT) {
-      throw new FerryError(`the manifest of ${source.name} is longer than ${MANIFEST_LIMIT} bytes`, {
-        code: 'TOO_LARGE',
-        stage: 'plan',
-      });
-    }
-  }
-  return Buffer.concat(parts);
+  return await whole(source, MANIFEST_LIMIT, 'the manifest', context.signal);
 }
 
 /** The title of a file in an artifact (ORAS, "org.opencontainers.image.title"). */

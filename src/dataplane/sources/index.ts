@@ -9,6 +9,7 @@ import { exec } from './exec.ts';
 import { file } from './file.ts';
 import { gcs } from './gcs.ts';
 import { http } from './http.ts';
+import { imageio } from './imageio.ts';
 import { layout } from './layout.ts';
 import { nbd } from './nbd.ts';
 import { registry } from './registry.ts';
@@ -24,6 +25,7 @@ const DRIVERS: readonly SourceDriver<unknown>[] = [
   registry as SourceDriver<unknown>,
   layout as SourceDriver<unknown>,
   nbd as SourceDriver<unknown>,
+  imageio as SourceDriver<unknown>,
   file as SourceDriver<unknown>,
   stdin as SourceDriver<unknown>,
   blank as SourceDriver<unknown>,
