@@ -18,11 +18,16 @@ export interface Found {
 
 /** What the head of a source says; more of it is looked at where its format wants that. */
 export async function look(source: HeadSource, limits: Limits, told: Told, signal: AbortSignal): Promise<Found> {
-  const head = await source.head(signal);
-  const sniffed = native().sniff(head, source.facts.length, limits, told);
-  if ((sniffed.wanted ?? 0) <= head.length) return { head, sniffed };
-  const more = await source.head(signal, sniffed.wanted);
-  return { head: more, sniffed: native().sniff(more, source.facts.length, limits, told) };
+  let head = await source.head(signal);
+  for (;;) {
+    const sniffed = native().sniff(head, source.facts.length, limits, told);
+    if ((sniffed.wanted ?? 0) <= head.length) return { head, sniffed };
+    const more = await source.head(signal, sniffed.wanted);
+    // The source has no more: what is wanted is refused as it is.
+    const ended = more.length === head.length;
+    head = more;
+    if (ended) return { head, sniffed };
+  }
 }
 
 /**

@@ -13,8 +13,8 @@ import type { Pair } from './tls.ts';
 
 export interface ImageService extends AsyncDisposable {
   readonly port: number;
-  /** Shows a raw image of `size` bytes; its ticket. */
-  show(image: string, size: number): Promise<string>;
+  /** Shows the bytes of a file, `size` of them; its ticket. By qemu-nbd, which tells zeros, or from the file itself. */
+  show(file: string, size: number, by?: 'nbd' | 'file'): Promise<string>;
   /** Ends a ticket. */
   revoke(ticket: string): Promise<void>;
 }
@@ -59,6 +59,7 @@ handlers = stderr
   });
   await listening(port, child, () => said);
   const disks: NbdServer[] = [];
+  let tickets = 0;
   const ask = async (method: string, path: string, body?: unknown): Promise<void> => {
     const asking = request({ socketPath: control, method, path });
     asking.end(body === undefined ? undefined : JSON.stringify(body));
@@ -68,12 +69,13 @@ handlers = stderr
   };
   return {
     port,
-    async show(image, size) {
-      const ticket = `ticket-${disks.length}`;
+    async show(file, size, by = 'nbd') {
+      tickets += 1;
+      const ticket = `ticket-${tickets}`;
       const socket = join(home.path, `${ticket}.sock`);
-      disks.push(await qemuNbd(image, ['--export-name='], socket));
-      const what = { uuid: ticket, size, url: `nbd:unix:${socket}`, timeout: 600, ops: ['read'], sparse: true };
-      await ask('PUT', `/tickets/${ticket}`, what);
+      if (by === 'nbd') disks.push(await qemuNbd(file, ['--export-name='], socket));
+      const url = by === 'nbd' ? `nbd:unix:${socket}` : `file://${file}`;
+      await ask('PUT', `/tickets/${ticket}`, { uuid: ticket, size, url, timeout: 600, ops: ['read'], sparse: true });
       return ticket;
     },
     revoke: (ticket) => ask('DELETE', `/tickets/${ticket}`),

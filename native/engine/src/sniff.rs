@@ -11,7 +11,7 @@ use crate::limits::Limits;
 
 /// Layers of compression, archives among them, that are undone.
 const LAYERS: usize = 4;
-/// Decoded bytes looked at behind a codec: in front of the disk in an archive stand descriptions of it.
+/// Decoded bytes looked at behind a codec, at first: in front of the disk in an archive stand descriptions of it.
 const DECODED: usize = 1 << 20;
 
 /// What a person says of the source; it is found out where it is not said.
@@ -52,6 +52,28 @@ pub struct Sniffed {
     pub image: Option<Arc<dyn Open>>,
     /// Why it cannot be imported.
     pub refusal: Option<Error>,
+}
+
+impl Sniffed {
+    fn nothing(told: &Told) -> Self {
+        Sniffed {
+            codecs: Vec::new(),
+            told: told.clone(),
+            member: None,
+            unseen: false,
+            wanted: 0,
+            hides: false,
+            format: "raw",
+            virtual_size: None,
+            order: Order::Stream,
+            features: Vec::new(),
+            left_out: Vec::new(),
+            window: 0,
+            decoder_memory: 0,
+            image: None,
+            refusal: None,
+        }
+    }
 }
 
 /// Finds the disk in an archive where it lies behind the head of the source: given the source from its beginning, it
@@ -111,7 +133,7 @@ impl Probe {
         let looked = if self.head.bytes.is_empty() {
             Err(empty(&s))
         } else {
-            descend(&mut s, self.head.bytes, None, false, &self.limits)
+            descend(&mut s, self.head.bytes, None, false, DECODED, &self.limits)
         };
         if let Err(refusal) = looked {
             s.refusal = Some(refusal);
@@ -157,23 +179,7 @@ pub fn sniff(head: &[u8], source_length: Option<u64>, limits: &Limits) -> Sniffe
 
 /// The same, with what is known of it.
 pub fn sniff_told(told: &Told, head: &[u8], source_length: Option<u64>, limits: &Limits) -> Sniffed {
-    let mut s = Sniffed {
-        codecs: Vec::new(),
-        told: told.clone(),
-        member: None,
-        unseen: false,
-        wanted: 0,
-        hides: false,
-        format: "raw",
-        virtual_size: None,
-        order: Order::Stream,
-        features: Vec::new(),
-        left_out: Vec::new(),
-        window: 0,
-        decoder_memory: 0,
-        image: None,
-        refusal: None,
-    };
+    let mut s = Sniffed::nothing(told);
     if let Err(refusal) = look(&mut s, head, source_length, limits) {
         s.refusal = Some(refusal);
     }
@@ -185,18 +191,28 @@ fn look(s: &mut Sniffed, head: &[u8], source_length: Option<u64>, limits: &Limit
         return Err(refuse(Code::Truncated, "the source is empty"));
     }
     let whole = source_length.is_some_and(|n| n <= head.len() as u64);
-    descend(s, head.to_vec(), source_length, whole, limits)
+    let reach = DECODED.max(head.len());
+    let looked = descend(s, head.to_vec(), source_length, whole, reach, limits);
+    // Drivers bound what they want.
+    let wanted = s.wanted as usize;
+    if s.codecs.is_empty() || wanted <= reach {
+        return looked;
+    }
+    // More of what the codecs put out may be had from the same head.
+    *s = Sniffed::nothing(&s.told);
+    descend(s, head.to_vec(), source_length, whole, wanted, limits)
 }
 
-/// Looks at what lies inside, layer by layer. `whole`: the bytes are all of the source.
+/// Looks at what lies inside, layer by layer. `whole`: the bytes are all of the source. `reach`: bytes that are decoded
+/// of each layer.
 fn descend(
     s: &mut Sniffed,
     mut inner: Vec<u8>,
     source_length: Option<u64>,
     whole: bool,
+    reach: usize,
     limits: &Limits,
 ) -> Result<()> {
-    let reach = DECODED.max(inner.len());
     while let Some(kind) = Kind::detect(&inner) {
         if s.codecs.len() == LAYERS {
             return Err(refuse(Code::Unsupported, format!("the source is compressed more than {LAYERS} times")));
@@ -224,7 +240,8 @@ fn descend(
     let needed = driver.map_or(0, |driver| (driver.needs)(&inner));
     let all = whole && s.codecs.is_empty();
     if needed > inner.len() as u64 && !all {
-        s.wanted = needed;
+        // In front of the disk in an archive stand descriptions of it.
+        s.wanted = needed + if s.codecs.is_empty() { 0 } else { DECODED as u64 };
         let message =
             format!("what the image is stands in its first {needed} bytes, of which {} were seen", inner.len());
         return Err(refuse(Code::Unsupported, message));

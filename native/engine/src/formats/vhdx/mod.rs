@@ -27,6 +27,9 @@ const FULLY_PRESENT: u64 = 6;
 
 /// Up to the end of the metadata, which lies behind the first MiB.
 fn needs(bytes: &[u8]) -> u64 {
+    if (bytes.len() as u64) < header::FIRST {
+        return header::FIRST;
+    }
     Header::parse(bytes).map_or(0, |header| header.metadata.end)
 }
 
