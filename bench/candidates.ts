@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process';
-import { FILES, type Row } from './data.ts';
+import { FILES, isOutput, type OutputRow, type Row } from './data.ts';
 
 /** A way of getting one image onto the disk, or a limit of the machine. */
 export interface Candidate {
@@ -45,6 +45,7 @@ export function candidatesFor(row: Row, diskferry: string): Candidate[] {
     needs: ['curl'],
   };
   if (row.startsWith('qcow2')) return [ours, ...convertCandidates('qcow2'), received];
+  if (isOutput(row)) return outputCandidates(row, diskferry);
   if (row === 'vmdk') return [ours, ...convertCandidates('vmdk'), received];
   if (row === 'ova') {
     const unpacked = 'tar -xOf "$scratch/image" disk.vmdk >"$scratch/disk.vmdk"';
@@ -95,6 +96,24 @@ function containerCandidates(diskferry: string): Candidate[] {
       script: `${found} && ${copied} && ${unpacked} && ${converted} && ${FLUSH}`,
       needs: ['curl', 'tar', 'qemu-img'],
     },
+  ];
+}
+
+/** A qcow2 is written, from the same qcow2 for all: a local one for qemu-img, over HTTP for us. */
+function outputCandidates(row: OutputRow, diskferry: string): Candidate[] {
+  const how = row.split('-')[2];
+  const ours = `--target-format qcow2 ${how === undefined ? '' : `--compress ${how}`} --json --progress none`;
+  const options = how === undefined ? '' : `-c -o compression_type=${how}`;
+  const convert = (name: string, more: string): Candidate => ({
+    name,
+    makesDisk: true,
+    script: `qemu-img convert -m 16 ${more} -f qcow2 -O qcow2 ${options} "$file" "$target" && ${FLUSH}`,
+    needs: ['qemu-img'],
+  });
+  return [
+    { name: DISKFERRY, makesDisk: true, script: `exec ${diskferry} import "$url" "$target" ${ours}`, needs: [] },
+    convert(LOCAL, ''),
+    convert(LOCAL_W, '-W'),
   ];
 }
 

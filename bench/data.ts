@@ -39,8 +39,14 @@ export const ROWS = [
   'vmdk',
   'ova',
   'container',
+  'to-qcow2',
+  'to-qcow2-zlib',
+  'to-qcow2-zstd',
 ] as const;
 export type Row = (typeof ROWS)[number];
+/** Rows whose target is a qcow2; the source is that of the row `qcow2-plain`. */
+export type OutputRow = Extract<Row, `to-${string}`>;
+export const isOutput = (row: Row): row is OutputRow => row.startsWith('to-');
 
 /** A row's file below the served directory. */
 export const FILES: Readonly<Record<Row, string>> = {
@@ -55,10 +61,13 @@ export const FILES: Readonly<Record<Row, string>> = {
   ova: 'disk.ova',
   // A registry that can only be pulled from is files and their names.
   container: 'v2/bench/disk/manifests/latest',
+  'to-qcow2': 'plain.qcow2',
+  'to-qcow2-zlib': 'plain.qcow2',
+  'to-qcow2-zstd': 'plain.qcow2',
 };
 
 /** How each file is made of `disk.raw`, as a command for bash with $in and $out. */
-const RECIPES: Readonly<Record<Exclude<Row, 'raw'>, string>> = {
+const RECIPES: Readonly<Record<Exclude<Row, 'raw' | OutputRow>, string>> = {
   'raw-gz': 'if command -v pigz >/dev/null; then pigz -6 -c "$in" >"$out"; else gzip -6 -c "$in" >"$out"; fi',
   'raw-zst': 'zstd -q -3 -T0 -c "$in" >"$out"',
   'raw-xz': 'xz -T2 -3 --block-size=24MiB -c "$in" >"$out"',
@@ -116,9 +125,10 @@ export function prepareData(
   const raw = join(directory, FILES.raw);
   const virtualSize = Math.round((VIRTUAL_SIZE * scale) / MIB) * MIB;
   if (!existsSync(raw)) makeDisk(raw, virtualSize, Math.round(CONTENT_SIZE * scale), say);
-  for (const [row, recipe] of Object.entries(RECIPES) as [Exclude<Row, 'raw'>, string][]) {
+  const wanted = rows.map((row) => FILES[row]);
+  for (const [row, recipe] of Object.entries(RECIPES) as [Row, string][]) {
     const path = join(directory, FILES[row]);
-    if (existsSync(path) || !rows.includes(row)) continue;
+    if (existsSync(path) || !wanted.includes(FILES[row])) continue;
     say(`making ${FILES[row]}`);
     mkdirSync(dirname(path), { recursive: true });
     run('bash', ['-c', `set -e; ${recipe}; sync "$out"`], { in: raw, out: `${path}.part` });

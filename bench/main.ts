@@ -4,7 +4,7 @@ import { cpus, release, totalmem } from 'node:os';
 import { join } from 'node:path';
 import { type Candidate, CURL, candidatesFor, commandOf, DISKFERRY, missing } from './candidates.ts';
 import { cgroupsImpossible } from './cgroup.ts';
-import { type BenchData, FILES, prepareData, type Row, warm } from './data.ts';
+import { type BenchData, FILES, isOutput, prepareData, type Row, warm } from './data.ts';
 import { type Link, linkImpossible, makeLink, roundTrip } from './link.ts';
 import { marksOf, type Series } from './marks.ts';
 import { clearWorkplace, dropAbandonedWorkplaces, measure, workplaceOf } from './measure.ts';
@@ -74,8 +74,10 @@ async function runOnce(
   );
   if (candidate.makesDisk && result.status === 0 && series.identical === undefined) {
     const original = join(data.directory, FILES.raw);
+    const format = isOutput(series.row) ? 'qcow2' : 'raw';
     series.identical =
-      spawnSync('qemu-img', ['compare', '-q', '-f', 'raw', '-F', 'raw', original, place.target]).status === 0;
+      spawnSync('qemu-img', ['compare', '-q', '-f', 'raw', '-F', format, original, place.target]).status === 0 &&
+      (format === 'raw' || spawnSync('qemu-img', ['check', '-q', place.target]).status === 0);
   }
   clearWorkplace(workplaceOf(options.cache));
 }

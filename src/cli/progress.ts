@@ -91,12 +91,13 @@ export function logTo(display: ProgressDisplay, verbose: boolean): Log {
 }
 
 /** What to tell who stopped a transfer: how far it came and how to go on. */
-export function howToGoOn(last: Snapshot | undefined, source: string): string {
+export function howToGoOn(last: Snapshot | undefined, source: string, goesOn: boolean): string {
   const share = last && percent(last);
   if (!last || last.phase === 'opening' || last.phase === 'planning') {
     return 'stopped before anything was written: run the same command again to begin';
   }
   const at = share === undefined ? `after ${last.source.bytes} bytes of the source` : `at ${share} %`;
+  if (!goesOn) return `stopped ${at}: nothing was left behind; the same command begins anew`;
   return source === '-'
     ? `stopped ${at}: run the same command with the same input again to go on`
     : `stopped ${at}: run the same command again to go on`;

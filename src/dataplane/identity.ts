@@ -1,5 +1,5 @@
 import { formatDigest } from './digests.ts';
-import type { Digest, Source, SourceOptions } from './source.ts';
+import type { Digest, Source } from './source.ts';
 
 /** What a checkpoint says of the source it belongs to. Holds no userinfo, no query, no secret. */
 export interface Identity {
@@ -8,17 +8,17 @@ export interface Identity {
   readonly length?: number;
   /** The digest that was demanded or promised, as `sha256:<hex>`. */
   readonly digest?: string;
-  /** --size, --path and --source-format, since with others it is another disk. */
+  /** --size, --path, --source-format and the kind of file that is written, since with others it is something else. */
   readonly size?: number;
   readonly path?: string;
   readonly format?: string;
+  readonly output?: string;
 }
 
 export function identityOf(
   source: Source,
   digest: Digest | undefined,
-  size: number | undefined,
-  { path, format }: Pick<SourceOptions, 'path' | 'format'>,
+  { size, path, format, output }: Pick<Identity, 'size' | 'path' | 'format' | 'output'>,
 ): Identity {
   const { validator, length } = source.facts;
   return {
@@ -29,6 +29,7 @@ export function identityOf(
     ...(size === undefined ? {} : { size }),
     ...(path === undefined ? {} : { path }),
     ...(format === undefined ? {} : { format }),
+    ...(output === undefined ? {} : { output }),
   };
 }
 
@@ -36,7 +37,11 @@ export function identityOf(
 export type Likeness = 'same' | 'changed' | 'other';
 
 export function compareIdentity(found: Identity, mine: Identity): Likeness {
-  const sameDisk = found.size === mine.size && found.path === mine.path && found.format === mine.format;
+  const sameDisk =
+    found.size === mine.size &&
+    found.path === mine.path &&
+    found.format === mine.format &&
+    found.output === mine.output;
   // With a digest, digest and length are enough: another mirror may go on.
   if (
     mine.digest !== undefined &&

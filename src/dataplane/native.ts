@@ -139,6 +139,13 @@ export interface Report {
   readonly checkpoints: number;
 }
 
+/** A qcow2 file that is to be written. */
+export interface Qcow2 {
+  /** Bytes of a cluster, a power of two from 512 to 2 MiB; to 64 KiB where it is compressed. */
+  readonly cluster: number;
+  readonly compression?: 'zlib' | 'zstd';
+}
+
 export interface ConversionInit {
   /** The image's head, sniffed again by the engine: one parser, one answer. */
   readonly head: Uint8Array;
@@ -159,6 +166,8 @@ export interface ConversionInit {
   /** Exact length of the disk in bytes; the image may be smaller. */
   readonly size?: number;
   readonly preallocate: boolean;
+  /** Write a qcow2 file in place of a disk; it replaces the target at the end, and keeps no journal. */
+  readonly qcow2?: Qcow2;
   /** Demanded at the end: `sha256:<hex>` of the source. */
   readonly digest?: string;
   /** Demanded at the end: `dd1:<hex>` of the disk. */

@@ -18,6 +18,7 @@ import {
   type Limits,
   type NativeTarget,
   native,
+  type Qcow2,
   type Recovered,
   type Report,
   type Sniffed,
@@ -37,6 +38,8 @@ export interface TransferOptions {
   /** Exact length of the disk, bytes. */
   readonly size?: number;
   readonly preallocate: boolean;
+  /** The target becomes a qcow2 file with the disk in it. */
+  readonly qcow2?: Qcow2;
   /** Bytes a second. */
   readonly rate?: number;
   readonly connections: number;
@@ -113,7 +116,11 @@ export async function transfer(
       await engine.openTarget({ path: options.target, key: await journalKeyOf(options) }),
     );
     const digest = options.digest ?? opened.facts.digest;
-    const identity = identityOf(opened, digest, options.size, options.sourceOptions);
+    const identity = identityOf(opened, digest, {
+      ...options.sourceOptions,
+      ...(options.size === undefined ? {} : { size: options.size }),
+      ...(options.qcow2 === undefined ? {} : { output: outputOf(options.qcow2) }),
+    });
     const finished = alreadyDone(options, target.native, identity);
     if (finished) return finished;
 
@@ -148,6 +155,7 @@ export async function transfer(
       ...(decided.extents && extents ? { extents: extents.pairs() } : {}),
       resume,
       preallocate: options.preallocate,
+      ...(options.qcow2 === undefined ? {} : { qcow2: options.qcow2 }),
       limits,
       ...(source.facts.length === undefined ? {} : { sourceLength: source.facts.length }),
       ...(size === undefined ? {} : { size }),
@@ -220,6 +228,11 @@ function contextOf(options: TransferOptions, signal: AbortSignal, log: Log): Con
     },
     counters: { received: 0, retries: 0, opened: 0 },
   };
+}
+
+/** How an identity names what is written. */
+function outputOf({ cluster, compression }: Qcow2): string {
+  return ['qcow2', ...(compression === undefined ? [] : [compression]), cluster].join(' ');
 }
 
 function disposable(target: NativeTarget): AsyncDisposable & { readonly native: NativeTarget } {

@@ -140,9 +140,10 @@ test('a note stands on its own line and the bar comes back', () => {
 });
 
 test('who stops a transfer is told how to go on', () => {
-  expect(howToGoOn(snapshot(), 'http://h/x')).toBe('stopped at 33 %: run the same command again to go on');
-  expect(howToGoOn(snapshot(), '-')).toContain('same input');
-  expect(howToGoOn(snapshot({ source: { bytes: 7 }, disk: { bytes: 7 } }), 'x')).toContain('after 7 bytes');
-  expect(howToGoOn(undefined, 'x')).toContain('before anything was written');
-  expect(howToGoOn(snapshot({ phase: 'planning' }), 'x')).toContain('before anything was written');
+  expect(howToGoOn(snapshot(), 'http://h/x', true)).toBe('stopped at 33 %: run the same command again to go on');
+  expect(howToGoOn(snapshot(), '-', true)).toContain('same input');
+  expect(howToGoOn(snapshot({ source: { bytes: 7 }, disk: { bytes: 7 } }), 'x', true)).toContain('after 7 bytes');
+  expect(howToGoOn(snapshot(), 'x', false)).toContain('begins anew');
+  expect(howToGoOn(undefined, 'x', true)).toContain('before anything was written');
+  expect(howToGoOn(snapshot({ phase: 'planning' }), 'x', true)).toContain('before anything was written');
 });

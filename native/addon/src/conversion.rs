@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use diskferry_engine::conversion::{self, Next, Pushed, SourceDigest, Way};
-use diskferry_engine::targets::Kind;
+use diskferry_engine::targets::qcow2::{self, Compression, Qcow2Target};
+use diskferry_engine::targets::{Kind, Target};
 use diskferry_engine::{digest, sniff};
 use napi::bindgen_prelude::{Env, Float64Array, Object, Uint8Array, Uint8ArraySlice};
 use napi_derive::napi;
@@ -32,11 +33,20 @@ pub struct ConversionInit {
     pub resume: bool,
     pub size: Option<f64>,
     pub preallocate: bool,
+    /// Write a qcow2 file in place of a disk.
+    pub qcow2: Option<Qcow2Init>,
     pub digest: Option<String>,
     pub disk_digest: Option<String>,
     pub spill_directory: Option<String>,
     pub failpoint: Option<String>,
     pub limits: LimitsInit,
+}
+
+#[napi(object)]
+pub struct Qcow2Init {
+    pub cluster: f64,
+    /// 'zlib' or 'zstd'.
+    pub compression: Option<String>,
 }
 
 #[napi(object)]
@@ -98,6 +108,9 @@ pub fn start_conversion(
     let told = told(init.told)?;
     let sniffed =
         probe.and_then(Probe::found).unwrap_or_else(|| sniff::sniff_told(&told, &init.head, source_length, &limits));
+    let size = init.size.map(whole).transpose()?;
+    let image = init.qcow2.map(qcow2_spec).transpose()?;
+    let (path, disk) = (target.path.clone(), size.or(sniffed.virtual_size).map(qcow2::whole_sectors));
     let options = conversion::Options {
         sniffed,
         key: target.key,
@@ -109,7 +122,7 @@ pub fn start_conversion(
         extents: init.extents.map(|pairs| extents(&pairs)).transpose()?,
         whole_source: init.whole_source,
         resume: init.resume,
-        size: init.size.map(whole).transpose()?,
+        size,
         preallocate: init.preallocate,
         digest: init.digest.map(|text| SourceDigest::parse(&text)).transpose().map_err(|e| thrown(&e))?,
         disk_digest: init.disk_digest.map(|text| digest::from_text(&text)).transpose().map_err(|e| thrown(&e))?,
@@ -118,6 +131,10 @@ pub fn start_conversion(
         failpoint: init.failpoint,
     };
     settle(env, "start", move || {
+        let opened: Arc<dyn Target> = match image {
+            Some(spec) => Arc::new(Qcow2Target::begin(&path, opened, spec, disk)?),
+            None => opened,
+        };
         let inner = Arc::new(conversion::Conversion::start(opened, options)?);
         let waiting: Arc<Mutex<Vec<Deferred<()>>>> = Arc::default();
         let wake = Arc::clone(&waiting);
@@ -128,6 +145,12 @@ pub fn start_conversion(
         }));
         Ok(Conversion { inner, waiting })
     })
+}
+
+fn qcow2_spec(init: Qcow2Init) -> napi::Result<qcow2::Spec> {
+    let named =
+        |name: String| Compression::from_name(&name).ok_or_else(|| bad("a qcow2 is compressed by zlib or zstd"));
+    Ok(qcow2::Spec { cluster: whole(init.cluster)?, compression: init.compression.map(named).transpose()? })
 }
 
 #[napi]

@@ -49,7 +49,7 @@ fn recovered_state(found: Recovered, marked: Option<mark::Mark>) -> RecoveredSta
     if let Some(mark) = marked {
         return RecoveredState {
             identity: Some(mark.identity),
-            virtual_size: Some(mark.length as f64),
+            virtual_size: Some(mark.virtual_size as f64),
             disk_digest: Some(digest::to_text(&mark.disk_digest)),
             ..kind("finished")
         };
@@ -112,6 +112,7 @@ impl NativeTarget {
                 Kind::File => "file",
                 Kind::Block => "block",
                 Kind::Null => "null",
+                Kind::Image => "image",
             }
             .to_owned(),
             exists: f.exists,

@@ -48,7 +48,7 @@ const SIGNATURES: &[(usize, &[u8], &str)] = &[
 pub fn what_is_on(target: &dyn Target) -> Result<Option<String>> {
     let Facts { kind, length, .. } = *target.facts();
     match kind {
-        Kind::Null => Ok(None),
+        Kind::Null | Kind::Image => Ok(None),
         Kind::File if target.data_ranges(0, length)?.is_empty() => Ok(None),
         Kind::File => Ok(Some(format!("a file with {length} bytes"))),
         Kind::Block => {

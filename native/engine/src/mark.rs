@@ -20,31 +20,28 @@ pub struct Mark {
     /// JSON of the caller.
     pub identity: String,
     pub disk_digest: [u8; 32],
+    /// Bytes of the file.
     pub length: u64,
+    /// Bytes of the disk: of the file too, unless it is an image.
+    pub virtual_size: u64,
     /// None in the mark that is made before the last sector is written: it holds only if the disk has its digest.
     mtime: Option<(i64, i64)>,
 }
 
 /// Marks a finished file. File systems without extended attributes keep no mark: that is no error to a caller.
-pub fn write(path: &Path, identity: &str, disk_digest: [u8; 32]) -> std::io::Result<()> {
+pub fn write(path: &Path, identity: &str, disk_digest: [u8; 32], virtual_size: u64) -> std::io::Result<()> {
     let meta = std::fs::metadata(path)?;
-    set(path, identity, disk_digest, meta.len(), Some((meta.mtime(), meta.mtime_nsec())))
+    let (length, mtime) = (meta.len(), Some((meta.mtime(), meta.mtime_nsec())));
+    set(path, Mark { identity: identity.to_owned(), disk_digest, length, virtual_size, mtime })
 }
 
 /// Marks a file whose last sector is about to be written: a cut right behind that would leave a whole disk that
 /// nobody knows.
 pub fn announce(path: &Path, identity: &str, disk_digest: [u8; 32], length: u64) -> std::io::Result<()> {
-    set(path, identity, disk_digest, length, None)
+    set(path, Mark { identity: identity.to_owned(), disk_digest, length, virtual_size: length, mtime: None })
 }
 
-fn set(
-    path: &Path,
-    identity: &str,
-    disk_digest: [u8; 32],
-    length: u64,
-    mtime: Option<(i64, i64)>,
-) -> std::io::Result<()> {
-    let mark = Mark { identity: identity.to_owned(), disk_digest, length, mtime };
+fn set(path: &Path, mark: Mark) -> std::io::Result<()> {
     let bytes = postcard::to_allocvec(&mark).map_err(std::io::Error::other)?;
     setxattr(path, NAME, &bytes, XattrFlags::empty())?;
     Ok(())
@@ -65,7 +62,7 @@ pub fn read(path: &Path, target: &dyn Target) -> Option<Mark> {
     };
     if holds && mark.mtime.is_none() {
         // Known for certain now; without attributes it is asked again next time.
-        let _ = write(path, &mark.identity, mark.disk_digest);
+        let _ = write(path, &mark.identity, mark.disk_digest, mark.virtual_size);
     }
     holds.then_some(mark)
 }

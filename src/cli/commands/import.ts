@@ -1,4 +1,5 @@
 import { type Command, Option } from 'commander';
+import { FerryError } from '../../dataplane/errors.ts';
 import type { Snapshot, TransferOptions, TransferReport } from '../../dataplane/transfer.ts';
 import { addSourceFlags, refuseSecretsInArguments, type SourceFlags, sourceOptions } from '../credentials.ts';
 import type { ProgressMode } from '../progress.ts';
@@ -8,6 +9,9 @@ import { count, diskDigest, rate, seconds, size } from '../values.ts';
 interface ImportFlags extends SourceFlags {
   readonly size?: number;
   readonly preallocate?: boolean;
+  readonly targetFormat: 'raw' | 'qcow2';
+  readonly compress?: 'zlib' | 'zstd';
+  readonly clusterSize?: number;
   readonly digest?: string;
   readonly digests?: string;
   readonly diskDigest?: string;
@@ -38,12 +42,16 @@ Examples:
   diskferry import s3://bucket/disk.qcow2 /dev/vdb
   diskferry import appliance.ova disk.img
   diskferry import blank:20Gi /dev/vdb
+  diskferry import /dev/vdb backup.qcow2 --target-format qcow2 --compress zstd
 
 Exit codes: 0 done, 2 the command line is wrong, 10 to 25 by what went wrong,
 130 and 143 stopped by a signal. docs/errors.md lists them all.`;
 
 /** Most connections to one server; beyond this nothing gets faster and administrators get angry. */
 const MOST_CONNECTIONS = 64;
+
+/** Bytes of a cluster where none are given, as qemu-img has it (docs/interop/qcow2.txt names no default). */
+const DEFAULT_CLUSTER = 64 * 1024;
 
 export function defineImport(program: Command): void {
   const command = program
@@ -59,6 +67,13 @@ export function defineImport(program: Command): void {
     .argument('<target>', 'file (made if it does not exist) or block device')
     .addOption(new Option('--size <size>', 'make the disk exactly this long, such as 20Gi').argParser(size))
     .option('--preallocate', 'reserve all space of the disk at the start')
+    .addOption(
+      new Option('--target-format <format>', 'what the target becomes: the disk itself, or a qcow2 file that holds it')
+        .choices(['raw', 'qcow2'])
+        .default('raw'),
+    )
+    .addOption(new Option('--compress <how>', 'compress the qcow2 that is written').choices(['zlib', 'zstd']))
+    .addOption(new Option('--cluster-size <size>', 'of the qcow2 that is written (default: 64Ki)').argParser(size))
     .option('--digest <digest>', 'what the source must hash to: sha256:<hex> or sha512:<hex>')
     .option('--digests <list>', 'file or URL such as SHA256SUMS that has the digest of the source by its name')
     .addOption(new Option('--disk-digest <digest>', 'what the disk must hash to: dd1:<hex>').argParser(diskDigest))
@@ -100,14 +115,13 @@ export function defineImport(program: Command): void {
 
 async function runImport(source: string, target: string, flags: ImportFlags): Promise<void> {
   refuseSecretsInArguments(source);
-  const [{ howToGoOn, logTo, showProgress }, { listenForStop }, { stateDirectory }, { FerryError }, { transfer }] =
-    await Promise.all([
-      import('../progress.ts'),
-      import('../stop.ts'),
-      import('../state.ts'),
-      import('../../dataplane/errors.ts'),
-      import('../../dataplane/transfer.ts'),
-    ]);
+  const qcow2 = qcow2Of(flags);
+  const [{ howToGoOn, logTo, showProgress }, { listenForStop }, { stateDirectory }, { transfer }] = await Promise.all([
+    import('../progress.ts'),
+    import('../stop.ts'),
+    import('../state.ts'),
+    import('../../dataplane/transfer.ts'),
+  ]);
   const stop = listenForStop();
   const display = showProgress(process.stderr, flags.progress);
   const log = logTo(display, flags.verbose === true);
@@ -120,6 +134,7 @@ async function runImport(source: string, target: string, flags: ImportFlags): Pr
       target,
       sourceOptions: fromSource,
       preallocate: flags.preallocate === true,
+      ...(qcow2 === undefined ? {} : { qcow2 }),
       connections: flags.connections,
       stall: flags.stall,
       patience: flags.patience,
@@ -138,7 +153,7 @@ async function runImport(source: string, target: string, flags: ImportFlags): Pr
   } catch (thrown) {
     display.close();
     if (stop.by && thrown instanceof FerryError && thrown.code === 'ABORTED') {
-      throw new FerryError(howToGoOn(display.last, source), {
+      throw new FerryError(howToGoOn(display.last, source, qcow2 === undefined), {
         code: 'ABORTED',
         stage: thrown.stage,
         retryable: true,
@@ -150,6 +165,20 @@ async function runImport(source: string, target: string, flags: ImportFlags): Pr
   display.close();
   const { reportText } = await import('../report.ts');
   process.stdout.write(flags.json ? `${JSON.stringify(report)}\n` : reportText(report));
+}
+
+/** What kind of qcow2 is to be written, if one is. BAD_SPEC where the options do not go together. */
+function qcow2Of({ targetFormat, compress, clusterSize, preallocate }: ImportFlags): TransferOptions['qcow2'] {
+  if (targetFormat === 'qcow2') {
+    if (preallocate) throw badOptions('--preallocate is for raw disks: leave it out for a qcow2');
+    return { cluster: clusterSize ?? DEFAULT_CLUSTER, ...(compress === undefined ? {} : { compression: compress }) };
+  }
+  if (compress === undefined && clusterSize === undefined) return undefined;
+  throw badOptions('--compress and --cluster-size are of a qcow2: give --target-format qcow2 too');
+}
+
+function badOptions(message: string): FerryError {
+  return new FerryError(message, { code: 'BAD_SPEC', stage: 'plan' });
 }
 
 async function demandedDigest(

@@ -8,7 +8,7 @@ use crate::digest::{self, LEAF, leaf_hash};
 use crate::error::{Code, Error, Result, Stage};
 use crate::journal::{self, Finishing, Journal};
 use crate::mark;
-use crate::targets::{Kind, Target};
+use crate::targets::{Kind, Target, qcow2};
 use crate::zeros::{GRAIN, data_runs};
 
 use super::checkpoint::Note;
@@ -161,16 +161,21 @@ impl Done {
 
     fn finish(&self, journal: &mut Option<Journal>) -> Result<Report> {
         let target = Arc::clone(&self.to.target);
-        let length = self.options.size.unwrap_or(self.decoded.image_length);
+        let kind = target.facts().kind;
+        let length = match self.options.size {
+            None if kind == Kind::Image => qcow2::whole_sectors(self.decoded.image_length),
+            size => size.unwrap_or(self.decoded.image_length),
+        };
         for gathered in self.to.leaves.drain() {
             self.to.gathered(&gathered, Some(length))?;
         }
         self.verify_source()?;
-        let kind = target.facts().kind;
         if kind == Kind::File {
             target.set_length(length.max(HELD))?;
         } else if kind == Kind::Block {
             self.clear_beyond(&*target, length)?;
+        } else if kind == Kind::Image {
+            target.set_length(length)?;
         }
         let (head, tail_at, tail) = self.to.ends.take();
         target.flush()?;
@@ -202,12 +207,19 @@ impl Done {
                 journal.finish(finishing, &head, tail_at, &tail, sector, &cut, &step)?;
             }
         }
+        if kind == Kind::Image {
+            for (at, bytes) in [(0, &head), (tail_at, &tail)] {
+                data_runs(bytes, target.grain())
+                    .try_for_each(|run| target.write(at + run.start as u64, &bytes[run]))?;
+            }
+            target.commit()?;
+        }
         if kind == Kind::File && !self.options.preallocate {
             for (at, bytes) in [(0, &head), (tail_at, &tail)] {
                 give_back(&*target, at, bytes)?;
             }
         }
-        self.mark(disk_digest);
+        self.mark(disk_digest, length);
         Ok(report)
     }
 
@@ -223,10 +235,10 @@ impl Done {
         Ok(())
     }
 
-    fn mark(&self, disk_digest: [u8; 32]) {
+    fn mark(&self, disk_digest: [u8; 32], virtual_size: u64) {
         if let Some(path) = &self.options.marked {
             // As above.
-            let _ = mark::write(path, &self.options.identity, disk_digest);
+            let _ = mark::write(path, &self.options.identity, disk_digest, virtual_size);
         }
     }
 
@@ -248,7 +260,7 @@ impl Done {
         let failpoint = self.options.failpoint.clone();
         let sector = target.facts().logical_block as usize;
         journal.finish_again(&head, sector, &cut, &|step| fail(failpoint.as_deref(), step))?;
-        self.mark(f.disk_digest);
+        self.mark(f.disk_digest, length);
         Ok(Report {
             virtual_size: length,
             source_bytes: self.shared.counters.source.load(Ordering::Relaxed),

@@ -9,7 +9,7 @@ use crate::formats::raw::Raw;
 use crate::formats::{self, Format};
 use crate::journal::{Checkpoint, Finishing, Journal, Key, Recovered, Store, ZeroKnown};
 use crate::mark;
-use crate::targets::{Kind, Target};
+use crate::targets::{Kind, Target, qcow2};
 
 use super::barriers::Barriers;
 use super::checkpoint::{Checkpointer, Durable};
@@ -77,7 +77,7 @@ enum Past {
 fn expect_room(disk: Option<u64>, preallocate: bool, target: &dyn Target) -> Result<()> {
     let facts = target.facts();
     let code = match facts.kind {
-        Kind::Block => Code::TooLarge,
+        Kind::Block | Kind::Image => Code::TooLarge,
         Kind::File if preallocate => Code::NoSpace,
         Kind::File | Kind::Null => return Ok(()),
     };
@@ -110,7 +110,7 @@ fn prepare(target: &dyn Target, disk: Option<u64>, preallocate: bool) -> Result<
             let from = last.max(CLEARED.min(end));
             target.zero(from, end - from)?;
         }
-        Kind::Null => {}
+        Kind::Null | Kind::Image => {}
     }
     Ok(())
 }
@@ -176,11 +176,15 @@ pub fn start(target: Arc<dyn Target>, o: Options) -> Result<Conversion> {
     expect_room(o.size.or(image_length), o.preallocate, &*target)?;
     check_extents(&o)?;
 
-    if let Some(path) = &o.marked {
+    let kind = target.facts().kind;
+    // An image file replaces what is marked only when it is whole.
+    if let Some(path) = o.marked.as_ref().filter(|_| kind != Kind::Image) {
         mark::clear(path);
     }
+    let size = o.size.or(image_length).map(qcow2::whole_sectors).filter(|_| kind == Kind::Image).or(o.size);
+    let o = Options { size, ..o };
     let key = Key::new(o.key);
-    let is_block = target.facts().kind == Kind::Block;
+    let is_block = kind == Kind::Block;
     let (journal, past, zeroed) = open_journal(&target, &key, &o)?;
     let disk = match &past {
         Past::Finishing(f) => Some(f.virtual_size),
@@ -247,7 +251,7 @@ pub fn start(target: Arc<dyn Target>, o: Options) -> Result<Conversion> {
     let head_only = matches!(past, Past::Finishing(_));
     let small = disk.is_some_and(|length| tail_start(length) <= HELD);
     // Zeros take no room in a file: how long it may become is not bounded by what is free.
-    let capacity = if target.facts().kind == Kind::File { o.limits.virtual_size } else { target.facts().capacity };
+    let capacity = if kind == Kind::File { o.limits.virtual_size } else { target.facts().capacity };
 
     let decoder = Decoder {
         input: Arc::clone(&input),
@@ -266,7 +270,7 @@ pub fn start(target: Arc<dyn Target>, o: Options) -> Result<Conversion> {
             notes.clone(),
             Arc::clone(&durable),
             Arc::clone(&shared),
-            target.facts().kind != Kind::Null && !small && !head_only,
+            kind.keeps_journal() && !small && !head_only,
         ),
         format,
         codecs: o.sniffed.codecs.clone(),
@@ -370,7 +374,7 @@ fn check_extents(o: &Options) -> Result<()> {
 /// Takes over the journal that is there, or begins one. Answers also whether what is not written reads as zeros.
 fn open_journal(target: &Arc<dyn Target>, key: &Key, o: &Options) -> Result<(Option<Journal>, Past, bool)> {
     let facts = target.facts();
-    if facts.kind == Kind::Null {
+    if !facts.kind.keeps_journal() {
         return Ok((None, Past::None, true));
     }
     let disk = o.size.or(o.sniffed.virtual_size);

@@ -16,8 +16,6 @@ use super::jobs::{Job, Jobs, Packed, Work};
 use super::leaves::{Gathered, Leaves};
 use super::shared::{Counters, Shared};
 
-/// Grain at which zeros are left out: a page, the smallest block that a file system allocates in practice.
-const GRAIN: usize = 4096;
 /// The largest cluster (qcow2: cluster_bits <= 21) and so the largest packed job.
 pub const MOST_UNPACKED: usize = 2 << 20;
 
@@ -108,7 +106,7 @@ impl Sinkhole {
         Counters::since(&self.shared.counters.work_busy_ns, began);
         if self.zeroed {
             let mut written = 0;
-            for run in data_runs(bytes, GRAIN) {
+            for run in data_runs(bytes, self.target.grain()) {
                 written += run.len() as u64;
                 self.write(at + run.start as u64, &bytes[run], how)?;
             }

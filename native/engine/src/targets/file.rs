@@ -301,7 +301,7 @@ impl Target for FileTarget {
 /// SMB and cluster file systems carry it to the server as a plain byte-range lock; and, unlike the older POSIX
 /// lock, it is not lost when another descriptor of the file is closed. The kernel drops it with the last copy of
 /// the descriptor, so also when the process is killed.
-fn lock(file: &File, path: &Path) -> Result<()> {
+pub(super) fn lock(file: &File, path: &Path) -> Result<()> {
     // SAFETY: all-zero is a valid flock: from 0 to the end, relative to the beginning, pid 0 as OFD locks ask for.
     let mut range: libc::flock = unsafe { std::mem::zeroed() };
     range.l_type = libc::F_WRLCK as libc::c_short;
@@ -324,7 +324,7 @@ fn lock(file: &File, path: &Path) -> Result<()> {
     Err(error)
 }
 
-fn directory_of(path: &Path) -> &Path {
+pub(super) fn directory_of(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 

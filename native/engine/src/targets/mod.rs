@@ -8,17 +8,28 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::error::{Code, Error, Result, Stage};
+use crate::zeros::GRAIN;
 
 mod block;
 mod descriptors;
 mod file;
 mod null;
+pub mod qcow2;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     File,
     Block,
     Null,
+    /// A disk within an image file, which is new and has no place for a journal.
+    Image,
+}
+
+impl Kind {
+    /// Whether an unfinished transfer can leave its journal there.
+    pub fn keeps_journal(self) -> bool {
+        matches!(self, Kind::File | Kind::Block)
+    }
 }
 
 /// What a target was when it was opened.
@@ -74,6 +85,14 @@ pub trait Target: Send + Sync {
     fn preallocate(&self, len: u64) -> Result<()>;
     /// The parts of `[from, to)` that may hold something else than zeros, ascending; a device is one such part.
     fn data_ranges(&self, from: u64, to: u64) -> Result<Vec<Range<u64>>>;
+    /// Runs of zeros of so many bytes, at multiples of it, are left out where that is possible.
+    fn grain(&self) -> usize {
+        GRAIN
+    }
+    /// The disk is whole and verified, and is `set_length` long: an image file gets its tables and its name.
+    fn commit(&self) -> Result<()> {
+        Ok(())
+    }
     /// Asks the kernel to forget cached pages of the range that are written already.
     fn drop_cache(&self, at: u64, len: u64);
 }
