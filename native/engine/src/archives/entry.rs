@@ -22,23 +22,33 @@ pub enum Type {
     /// Of pax, for the next entry, or for all that follow.
     Records,
     GlobalRecords,
-    Link,
+    SymbolicLink,
+    HardLink,
     Directory,
-    /// Devices, what is not known: passed over.
+    /// Devices and pipes.
+    Device,
+    /// What is not known.
     Other,
 }
 
 impl Type {
     /// Of links and directories some programs write the size of what they point to; nothing follows them.
     pub fn has_content(self) -> bool {
-        !matches!(self, Type::Link | Type::Directory)
+        !matches!(self, Type::SymbolicLink | Type::HardLink | Type::Directory | Type::Device)
     }
 }
 
 #[derive(Clone, Debug)]
 pub struct Header {
     pub kind: Type,
-    pub name: String,
+    /// Names are bytes.
+    pub name: Vec<u8>,
+    /// Where a link leads.
+    pub link: Vec<u8>,
+    /// Permission bits.
+    pub mode: u32,
+    /// Seconds since 1970.
+    pub mtime: i64,
     /// Bytes that follow in the archive.
     pub size: u64,
     pub sparse: Option<Sparse>,
@@ -49,7 +59,10 @@ pub struct Header {
 /// What records say of the next entry; a later record wins.
 #[derive(Clone, Debug, Default)]
 pub struct Records {
-    pub path: Option<String>,
+    pub path: Option<Vec<u8>>,
+    pub link: Option<Vec<u8>>,
+    /// Seconds and nanoseconds since 1970.
+    pub mtime: Option<(i64, u32)>,
     pub size: Option<u64>,
     pub sparse: SparseRecords,
 }
@@ -57,7 +70,7 @@ pub struct Records {
 #[derive(Clone, Debug, Default)]
 pub struct SparseRecords {
     pub major: Option<u64>,
-    pub name: Option<String>,
+    pub name: Option<Vec<u8>>,
     pub size: Option<u64>,
     /// Version 0.1; 0.0 gives the same numbers one by one.
     pub map: Vec<u64>,
@@ -76,20 +89,22 @@ pub fn parse(block: &[u8; BLOCK], at: u64) -> Result<Header> {
     }
     let size = number(&block[124..136]).filter(|&n| n <= LARGEST).ok_or_else(|| corrupt(at, "a size is no number"))?;
     let gnu = &block[257..265] == b"ustar  \0";
-    let prefix = if gnu || &block[257..262] != b"ustar" { "" } else { &text(&block[345..500]) };
-    let mut name = text(&block[..100]);
+    let prefix = if gnu || &block[257..262] != b"ustar" { &[] } else { text(&block[345..500]) };
+    let mut name = text(&block[..100]).to_vec();
     if !prefix.is_empty() {
-        name = format!("{prefix}/{name}");
+        name = [prefix, b"/", &name].concat();
     }
     let kind = match block[156] {
-        b'0' | 0 | b'7' if !name.ends_with('/') => Type::File,
+        b'0' | 0 | b'7' if !name.ends_with(b"/") => Type::File,
         b'0' | 0 | b'5' => Type::Directory,
         b'S' => Type::GnuSparse,
         b'L' => Type::LongName,
         b'K' => Type::LongLink,
         b'x' => Type::Records,
         b'g' => Type::GlobalRecords,
-        b'1' | b'2' => Type::Link,
+        b'1' => Type::HardLink,
+        b'2' => Type::SymbolicLink,
+        b'3' | b'4' | b'6' => Type::Device,
         _ => Type::Other,
     };
     let mut sparse = None;
@@ -99,7 +114,11 @@ pub fn parse(block: &[u8; BLOCK], at: u64) -> Result<Header> {
         add_runs(&mut map, &block[386..482], at)?;
         sparse = Some(map);
     }
-    Ok(Header { kind, name, size, sparse, extended: kind == Type::GnuSparse && block[482] != 0 })
+    // Neither matters to a disk: what cannot be read is what a program without them would write.
+    let mode = octal(&block[100..108]).map_or(0o644, |mode| (mode & 0o7777) as u32);
+    let mtime = number(&block[136..148]).map_or(0, |mtime| mtime.min(LARGEST) as i64);
+    let link = text(&block[157..257]).to_vec();
+    Ok(Header { kind, name, link, mode, mtime, size, sparse, extended: kind == Type::GnuSparse && block[482] != 0 })
 }
 
 /// A block of GNU's map behind the header; gives whether another follows. Fails with CORRUPT, TOO_LARGE.
@@ -145,13 +164,23 @@ fn octal(field: &[u8]) -> Option<u64> {
     Some(value)
 }
 
-fn text(field: &[u8]) -> String {
-    String::from_utf8_lossy(field.split(|&b| b == 0).next().unwrap_or(field)).into_owned()
+fn text(field: &[u8]) -> &[u8] {
+    field.split(|&b| b == 0).next().unwrap_or(field)
 }
 
-/// The content of an 'L' entry.
-pub fn long_name(content: &[u8]) -> String {
-    text(content)
+/// The content of an 'L' or 'K' entry.
+pub fn long_name(content: &[u8]) -> Vec<u8> {
+    text(content).to_vec()
+}
+
+/// Decimal seconds, perhaps with a fraction, perhaps negative ("pax Extended Header File Times").
+fn time(value: &[u8]) -> Option<(i64, u32)> {
+    let text = std::str::from_utf8(value).ok()?;
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let seconds: i64 = whole.parse().ok().filter(|s: &i64| s.unsigned_abs() <= LARGEST)?;
+    let nanos: u32 = format!("{fraction:0<9}").get(..9)?.parse().ok()?;
+    // A fraction counts away from zero, and nanoseconds count upwards.
+    Some(if whole.starts_with('-') && nanos > 0 { (seconds - 1, 1_000_000_000 - nanos) } else { (seconds, nanos) })
 }
 
 impl Records {
@@ -178,7 +207,6 @@ impl Records {
     }
 
     fn set(&mut self, key: &[u8], value: &[u8], at: u64) -> Result<()> {
-        let text = || String::from_utf8_lossy(value).into_owned();
         let number = || {
             let digits = std::str::from_utf8(value).ok().filter(|s| s.bytes().all(|b| b.is_ascii_digit()));
             let parsed = digits.and_then(|s| s.parse::<u64>().ok()).filter(|&n| n <= LARGEST);
@@ -186,10 +214,12 @@ impl Records {
         };
         let sparse = &mut self.sparse;
         match key {
-            b"path" => self.path = Some(text()),
+            b"path" => self.path = Some(value.to_vec()),
+            b"linkpath" => self.link = Some(value.to_vec()),
+            b"mtime" => self.mtime = time(value),
             b"size" => self.size = Some(number()?),
             b"GNU.sparse.major" => sparse.major = Some(number()?),
-            b"GNU.sparse.name" => sparse.name = Some(text()),
+            b"GNU.sparse.name" => sparse.name = Some(value.to_vec()),
             b"GNU.sparse.size" | b"GNU.sparse.realsize" => sparse.size = Some(number()?),
             b"GNU.sparse.offset" | b"GNU.sparse.numbytes" => sparse.map.push(number()?),
             b"GNU.sparse.map" => {

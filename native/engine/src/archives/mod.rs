@@ -1,8 +1,9 @@
 //! Archives around an image. To the codecs around it and inside it an archive is a codec: it gives out one member.
 
-mod entry;
+pub mod entry;
+pub mod framing;
 mod pick;
-mod sparse;
+pub mod sparse;
 pub mod tar;
 
 pub use pick::Pick;
