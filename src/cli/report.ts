@@ -1,3 +1,4 @@
+import type { ArchiveReport } from '../dataplane/archive.ts';
 import { formatExactSize, formatRate } from '../dataplane/sizes.ts';
 import type { TransferReport } from '../dataplane/transfer.ts';
 import { duration } from './progress/figures.ts';
@@ -28,7 +29,6 @@ export function reportText(report: TransferReport): string {
       ...report.notes.map((note) => ['note', note] as const),
     ]);
   }
-  const took = report.seconds < 10 ? `${report.seconds.toFixed(1)}s` : duration(report.seconds);
   const resumed =
     report.resumes > 0 && report.resumedAt !== undefined
       ? `, the last from byte ${report.resumedAt} of the source`
@@ -45,10 +45,30 @@ export function reportText(report: TransferReport): string {
     ['  read back', report.reread === 0 ? undefined : formatExactSize(report.reread)],
     ['source digest', report.sourceDigest],
     ['disk digest', report.diskDigest],
-    ['time', `${took}, ${formatRate(report.rate)} on average`],
+    ['time', timeOf(report)],
     ['resumes', times(report.resumes, 'resume', 'resumes')?.concat(resumed)],
     ['retries', times(report.retries, 'retry', 'retries')],
     ...report.leftOut.map((what) => ['left out', what] as const),
     ...report.notes.map((note) => ['note', note] as const),
   ]);
+}
+
+/** The report of an archive for people. */
+export function archiveText(report: ArchiveReport): string {
+  return columns([
+    ['done', `${report.target} holds all of the archive`],
+    ['source', `${report.source}, ${imageKind('tar', report.codecs)}`],
+    ['source bytes', formatExactSize(report.sourceBytes)],
+    ['received', report.receivedBytes === report.sourceBytes ? undefined : formatExactSize(report.receivedBytes)],
+    ['entries', String(report.entries)],
+    ['files', formatExactSize(report.bytes)],
+    ['source digest', report.sourceDigest],
+    ['time', timeOf(report)],
+    ['retries', times(report.retries, 'retry', 'retries')],
+    ['left out', times(report.passed, 'entry of a kind that is not known', 'entries of kinds that are not known')],
+  ]);
+}
+
+function timeOf({ seconds, rate }: { readonly seconds: number; readonly rate: number }): string {
+  return `${seconds < 10 ? `${seconds.toFixed(1)}s` : duration(seconds)}, ${formatRate(rate)} on average`;
 }

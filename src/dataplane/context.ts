@@ -34,3 +34,25 @@ export interface Counters {
 }
 
 export const DEFAULT_LIMITS: TransportLimits = { connections: 4, stall: 30_000, patience: 120_000 };
+
+/** What a transfer is given of its command. */
+export interface ContextOptions {
+  readonly connections: number;
+  readonly stall?: number;
+  readonly patience?: number;
+  readonly rate?: number;
+}
+
+export function contextOf(options: ContextOptions, signal: AbortSignal, log: Log): Context {
+  return {
+    signal,
+    log,
+    limits: {
+      connections: options.connections,
+      stall: options.stall ?? DEFAULT_LIMITS.stall,
+      patience: options.patience ?? DEFAULT_LIMITS.patience,
+      ...(options.rate === undefined ? {} : { rate: options.rate }),
+    },
+    counters: { received: 0, retries: 0, opened: 0 },
+  };
+}

@@ -1,4 +1,4 @@
-import type { Conversion, Range } from './native.ts';
+import type { Intake, Range } from './native.ts';
 import type { ByteStream, Source } from './source.ts';
 
 /** Ranges up to this size are fetched ahead, so that a round trip is not paid for each. Bytes. */
@@ -9,21 +9,16 @@ const ROUND = 64;
 const CHUNK = 1 << 20;
 
 /** Carries everything that the engine asks for from the source into it. Resolves when it asks for nothing more. */
-export async function feed(
-  conversion: Conversion,
-  source: Source,
-  connections: number,
-  signal: AbortSignal,
-): Promise<void> {
+export async function feed(intake: Intake, source: Source, connections: number, signal: AbortSignal): Promise<void> {
   for (;;) {
-    const ranges = await conversion.next(ROUND);
+    const ranges = await intake.next(ROUND);
     if (ranges.length === 0) return;
-    await feedRound(conversion, source, ranges, connections, signal);
+    await feedRound(intake, source, ranges, connections, signal);
   }
 }
 
 async function feedRound(
-  conversion: Conversion,
+  intake: Intake,
   source: Source,
   ranges: readonly Range[],
   connections: number,
@@ -44,15 +39,15 @@ async function feedRound(
     ahead.delete(range);
     const wanted =
       ready === undefined
-        ? await feedRange(conversion, source, range, signal)
-        : await pushAll(conversion, range.from, await ready);
+        ? await feedRange(intake, source, range, signal)
+        : await pushAll(intake, range.from, await ready);
     if (wanted === undefined) return;
   }
 }
 
 /** Undefined when the engine wants no more of this pass. */
 async function feedRange(
-  conversion: Conversion,
+  intake: Intake,
   source: Source,
   range: Range,
   signal: AbortSignal,
@@ -60,33 +55,29 @@ async function feedRange(
   let offset = range.from;
   const request = range.to === undefined ? { from: range.from } : { from: range.from, to: range.to };
   if (range.to === undefined && source.facts.length === range.from) {
-    conversion.end(range.from);
+    intake.end(range.from);
     return offset;
   }
   for await (const batch of source.read(request, signal)) {
-    const reached = await pushAll(conversion, offset, batch);
+    const reached = await pushAll(intake, offset, batch);
     if (reached === undefined) return undefined;
     offset = reached;
   }
-  if (range.to === undefined) conversion.end(offset);
+  if (range.to === undefined) intake.end(offset);
   return offset;
 }
 
 /** Source offset behind the last chunk, or undefined when the engine wants no more of this pass. */
-async function pushAll(
-  conversion: Conversion,
-  from: number,
-  chunks: readonly Uint8Array[],
-): Promise<number | undefined> {
+async function pushAll(intake: Intake, from: number, chunks: readonly Uint8Array[]): Promise<number | undefined> {
   let offset = from;
   for (const chunk of chunks) {
     for (let at = 0; at < chunk.length; at += CHUNK) {
       const part = chunk.length <= CHUNK ? chunk : chunk.subarray(at, at + CHUNK);
       for (;;) {
-        const pushed = conversion.push(offset, part);
+        const pushed = intake.push(offset, part);
         if (pushed === 1) break;
         if (pushed === -1) return undefined;
-        await conversion.drained();
+        await intake.drained();
       }
       offset += part.length;
     }

@@ -1,6 +1,6 @@
 import { type Bottleneck, bottleneck } from './bottleneck.ts';
 import type { Context } from './context.ts';
-import type { Conversion, Progress } from './native.ts';
+import type { Intake, Progress } from './native.ts';
 
 export type Phase = 'opening' | 'planning' | 'moving' | 'verifying' | 'finishing' | 'done';
 
@@ -24,7 +24,7 @@ const SMOOTHING = 0.07;
 /** Looks at a transfer five times a second and says what it saw. */
 export class Meter implements Disposable {
   #phase: Phase = 'opening';
-  #conversion: Conversion | undefined;
+  #intake: Pick<Intake, 'progress'> | undefined;
   #last: { at: number; progress: Progress } | undefined;
   #rate = 0;
   #resumes = 0;
@@ -46,15 +46,15 @@ export class Meter implements Disposable {
     this.look();
   }
 
-  measures(conversion: Conversion, lengths: { source?: number; disk?: number }, resumes: number): void {
-    this.#conversion = conversion;
+  measures(intake: Pick<Intake, 'progress'>, lengths: { source?: number; disk?: number }, resumes: number): void {
+    this.#intake = intake;
     this.#sourceLength = lengths.source;
     this.#diskLength = lengths.disk;
     this.#resumes = resumes;
   }
 
   look(): void {
-    const progress = this.#conversion?.progress();
+    const progress = this.#intake?.progress();
     const now = performance.now();
     const before = this.#last;
     let stage: Bottleneck = 'none';

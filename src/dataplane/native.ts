@@ -187,7 +187,8 @@ export interface NativeTarget {
   close(): Promise<void>;
 }
 
-export interface Conversion {
+/** The engine's side of a transfer: asks for ranges of the source and takes their bytes. */
+export interface Intake {
   /** What to fetch next, ascending within its pass; [] = all asked for. Resolves when the engine has taken what it asked for before. */
   next(maxRanges: number): Promise<Range[]>;
   /**
@@ -199,10 +200,44 @@ export interface Conversion {
   /** The source ends here: `length` bytes in all. */
   end(length: number): void;
   progress(): Progress;
+}
+
+export interface Conversion extends Intake {
   /** Drains, verifies, flushes, writes the held ends: only now is the disk valid. */
   finish(): Promise<Report>;
   /** Leaves the journal, never a bootable disk. May be called twice. */
   abort(reason?: string): Promise<void>;
+}
+
+export interface UnpackingInit {
+  /** A directory, which is made if it does not exist. */
+  readonly target: string;
+  /** What is in it goes. */
+  readonly replace: boolean;
+  readonly sourceLength?: number;
+  /** Demanded at the end: `sha256:<hex>` of the source. */
+  readonly digest?: string;
+  readonly limits: Limits;
+}
+
+export interface Unpacked {
+  /** Outermost first. */
+  readonly codecs: readonly string[];
+  readonly entries: number;
+  /** Of files, without their holes. */
+  readonly bytes: number;
+  /** Entries of kinds that are not known, which were left out. */
+  readonly passed: number;
+  readonly sourceBytes: number;
+  readonly sourceDigest: string;
+}
+
+/** A whole archive on its way into a directory. */
+export interface Unpacking extends Intake {
+  /** Verifies, flushes, and puts what was unpacked in its place. */
+  finish(): Promise<Unpacked>;
+  /** Removes what was unpacked. May be called twice. */
+  abort(): Promise<void>;
 }
 
 /** Looks for the disk in an archive behind the head of its source. */
@@ -227,6 +262,7 @@ export interface Native {
   openTarget(spec: TargetSpec): Promise<NativeTarget>;
   /** With a probe that found the disk, what it found counts. */
   startConversion(target: NativeTarget, init: ConversionInit, probe?: Probe): Promise<Conversion>;
+  startUnpacking(init: UnpackingInit): Promise<Unpacking>;
   /** Pairs of offsets: data of an open file within [from, to), at most `most` (2^16) extents. Keep `fd` open meanwhile. */
   fileExtents(fd: number, from: number, to: number, most: number): Promise<Float64Array>;
   /** Asks a reading to end: it then fails with ABORTED. */

@@ -1,7 +1,6 @@
 import { setTimeout } from 'node:timers/promises';
 import { type Claim, diskSize } from './claim.ts';
-import type { Context, Log } from './context.ts';
-import { DEFAULT_LIMITS } from './context.ts';
+import { contextOf, type Log } from './context.ts';
 import { formatDigest, isStrong } from './digests.ts';
 import { readDiskDigest } from './disk-digest.ts';
 import { asFerryError, FerryError } from './errors.ts';
@@ -214,20 +213,6 @@ export async function transfer(
       throw new FerryError('the transfer was stopped', { code: 'ABORTED', stage: 'source', cause: thrown });
     throw asFerryError(fromEngine(thrown), 'source');
   }
-}
-
-function contextOf(options: TransferOptions, signal: AbortSignal, log: Log): Context {
-  return {
-    signal,
-    log,
-    limits: {
-      connections: options.connections,
-      stall: options.stall ?? DEFAULT_LIMITS.stall,
-      patience: options.patience ?? DEFAULT_LIMITS.patience,
-      ...(options.rate === undefined ? {} : { rate: options.rate }),
-    },
-    counters: { received: 0, retries: 0, opened: 0 },
-  };
 }
 
 /** How an identity names what is written. */

@@ -10,6 +10,8 @@ import { decode } from '../dataplane/sources/object.ts';
 export interface Job {
   /** As CDI names it in its messages: http, s3, gcs, registry, none. */
   readonly kind: string;
+  /** A disk, or a tar of files. */
+  readonly content: 'kubevirt' | 'archive';
   /** As `diskferry import` takes it. */
   readonly source: string;
   readonly options: SourceOptions;
@@ -36,13 +38,20 @@ export class JobError extends Error {}
 /** Throws JobError in CDI's words where clients match on them. */
 export function jobOf(env: NodeJS.ProcessEnv, mounts: Mounts): Job {
   const kind = env.IMPORTER_SOURCE ?? '';
-  const content = env.IMPORTER_CONTENTTYPE || 'kubevirt';
-  if (content !== 'kubevirt') throw new JobError(`the content type ${content} is not imported by this importer`);
+  // What is not known is a disk, as CDI has it.
+  const content = env.IMPORTER_CONTENTTYPE === 'archive' ? 'archive' : 'kubevirt';
+  if (kind === 'none' && content === 'archive') {
+    throw new JobError('Cannot create empty disk with content type archive');
+  }
+  if (kind === 'registry' && content === 'archive') {
+    throw new JobError('a container image holds a disk: the content type archive is not imported from a registry');
+  }
   const claim = claimOf(env);
   const uid = env.DISKFERRY_CLAIM_UID || env.OWNER_UID || '';
   if (uid === '') throw new JobError('neither DISKFERRY_CLAIM_UID nor OWNER_UID says whose volume this is');
   return {
     kind,
+    content,
     source: sourceOf(kind, env.IMPORTER_ENDPOINT ?? ''),
     options: optionsOf(kind, env, mounts),
     claim,

@@ -2,17 +2,19 @@
 import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { chmod, open, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { unpack } from '../dataplane/archive.ts';
 import { FerryError } from '../dataplane/errors.ts';
 import type { Snapshot } from '../dataplane/transfer.ts';
 import { transfer } from '../dataplane/transfer.ts';
-import { type Job, jobOf, type Mounts } from './job.ts';
+import { type Job, JobError, jobOf, type Mounts } from './job.ts';
 import { type Metrics, serveMetrics } from './metrics.ts';
 import { type Ending, failed, succeeded } from './report.ts';
 
 /** Where everything is in a pod; tests put another directory in front. */
 const ROOT = process.env.DISKFERRY_ROOT ?? '';
 const DEVICE = join(ROOT, '/dev/cdi-block-volume');
-const FILE = join(ROOT, '/data/disk.img');
+const DIRECTORY = join(ROOT, '/data');
+const FILE = join(DIRECTORY, 'disk.img');
 const TERMINATION = join(ROOT, '/dev/termination-log');
 const HEADERS = join(ROOT, '/extraheaders');
 const METRICS_PORT = Number(process.env.DISKFERRY_METRICS_PORT ?? 8443);
@@ -49,26 +51,22 @@ async function run(signal: AbortSignal): Promise<Ending> {
   try {
     job = jobOf(process.env, mounts);
     metrics = await serveMetrics(METRICS_PORT, job.owner);
-    const target = existsSync(DEVICE) ? DEVICE : FILE;
+    const target = targetOf(job);
     say(`importing ${job.kind} into ${target}`);
-    const report = await transfer(
-      {
-        source: job.source,
-        target,
-        sourceOptions: job.options,
-        preallocate: job.preallocate,
-        connections: 4,
-        fresh: false,
-        force: false,
-        replace: true,
-        claim: job.claim,
-        journalKey: job.journalKey,
-        ...(job.checksum ? { digest: job.checksum } : {}),
-      },
-      signal,
-      (snapshot) => told(snapshot, metrics),
-      log,
-    );
+    const carried = {
+      source: job.source,
+      target,
+      sourceOptions: job.options,
+      connections: 4,
+      replace: true,
+      ...(job.checksum ? { digest: job.checksum } : {}),
+    };
+    const watch = (snapshot: Snapshot): void => told(snapshot, metrics);
+    const { preallocate, claim, journalKey } = job;
+    const disk = { ...carried, preallocate, claim, journalKey, fresh: false, force: false };
+    const report = await (job.content === 'archive'
+      ? unpack(carried, signal, watch, log)
+      : transfer(disk, signal, watch, log));
     if (target === FILE) await settle(FILE);
     metrics.progress = 100;
     say(`done: ${JSON.stringify({ ...report, source: undefined })}`);
@@ -79,6 +77,14 @@ async function run(signal: AbortSignal): Promise<Ending> {
   } finally {
     await metrics?.[Symbol.asyncDispose]();
   }
+}
+
+/** Throws JobError where there is no place for what is to be imported. */
+function targetOf(job: Job): string {
+  const device = existsSync(DEVICE);
+  if (job.content === 'kubevirt') return device ? DEVICE : FILE;
+  if (device) throw new JobError('an archive is unpacked into a file system: the volume mode of the claim is Block');
+  return DIRECTORY;
 }
 
 /** 100 comes only when the disk is verified. */

@@ -25,7 +25,8 @@ export function failed(error: unknown, job: Job | undefined): Ending {
     const { algorithm, hex } = job.checksum;
     const calculated = /is ((?:sha\d+):[0-9a-f]+)/.exec(said)?.[1] ?? 'another';
     const mismatch = `checksum validation failed: checksum mismatch: expected ${algorithm}:${hex}, calculated ${calculated}`;
-    const message = `Unable to process data: Unable to transfer source data to target file: ${mismatch}`;
+    const place = job.content === 'archive' ? 'directory' : 'file';
+    const message = `Unable to process data: Unable to transfer source data to target ${place}: ${mismatch}`;
     return { exit: 0, message: JSON.stringify({ message }) };
   }
   if (job.kind === 'none') return { exit: 1, message: oneLine(`Unable to create blank image: ${said}`) };

@@ -1,13 +1,13 @@
 // The program of the import pod, run as its pod is: by its environment, with its volume, and nobody to ask.
 import { type ChildProcess, spawn } from 'node:child_process';
-import { mkdir, readFile, rm, stat, symlink, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, rm, stat, symlink, writeFile } from 'node:fs/promises';
 import { request } from 'node:https';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { loopDevice, recognised } from '../support/devices.ts';
-import { bootableDisk, difference, MiB, qcow2, sha256 } from '../support/images.ts';
+import { bootableDisk, difference, MiB, qcow2, run, sha256 } from '../support/images.ts';
 import { freePort, type Nginx, nginx } from '../support/nginx.ts';
 import { LOGIN, type Registry, startRegistry } from '../support/registry.ts';
 import { gcsStore, KEY, type Store, s3Store } from '../support/stores.ts';
@@ -158,7 +158,28 @@ describe('what ends otherwise', () => {
   test.each([
     ['404', () => http('/nothing'), 1, /^Unable to connect to http data source: .*404: there is no such object$/],
     ['an unknown source', () => ({ IMPORTER_SOURCE: 'floppy' }), 1, /^Unknown data source: floppy$/],
-    ['an archive', () => ({ ...http('/x'), IMPORTER_CONTENTTYPE: 'archive' }), 1, /content type archive/],
+    [
+      'an empty archive',
+      () => ({ IMPORTER_SOURCE: 'none', IMPORTER_CONTENTTYPE: 'archive' }),
+      1,
+      /^Cannot create empty disk with content type archive$/,
+    ],
+    [
+      'an archive in a registry',
+      () => ({
+        IMPORTER_SOURCE: 'registry',
+        IMPORTER_ENDPOINT: `docker://${registry.host}/vm/disk`,
+        IMPORTER_CONTENTTYPE: 'archive',
+      }),
+      1,
+      /content type archive is not imported from a registry/,
+    ],
+    [
+      'a disk that is said to be an archive',
+      () => ({ ...http('/disk.qcow2'), IMPORTER_CONTENTTYPE: 'archive' }),
+      1,
+      /^Unable to process data: this is no tar archive/,
+    ],
     [
       'a claim that is too small',
       () => ({ ...http('/disk.qcow2'), IMPORTER_IMAGE_SIZE: '32Mi' }),
@@ -194,6 +215,52 @@ describe('what ends otherwise', () => {
       `Unable to process data: Unable to transfer source data to target file: checksum validation failed: checksum mismatch: expected ${wrong}, calculated ${right}`,
     );
     expect(await recognised(root('data/disk.img'))).toEqual([]);
+  });
+});
+
+describe('an archive', () => {
+  const archive = (path: string, more = {}): Record<string, string> => ({
+    ...http(path),
+    IMPORTER_CONTENTTYPE: 'archive',
+    ...more,
+  });
+  beforeAll(async () => {
+    await mkdir(at('tree/sub'), { recursive: true });
+    await writeFile(at('tree/sub/file'), 'content', { mode: 0o640 });
+    await symlink('sub/file', at('tree/link'));
+    await run('tar', 'tar', ['-C', at('tree'), '-czf', at('www/tree.tar.gz'), '.']);
+  });
+
+  test('is unpacked in place of what the volume held, but for lost+found', async () => {
+    await mkdir(root('data/lost+found'), { recursive: true });
+    await writeFile(root('data/old'), 'old');
+    const { exit, message, log } = await pod(archive('/tree.tar.gz'));
+    expect(exit, log).toBe(0);
+    expect(JSON.parse(message ?? '')).toEqual(DONE);
+    expect((await readdir(root('data'))).sort()).toEqual(['link', 'lost+found', 'sub']);
+    expect(await readFile(root('data/link'), 'utf8')).toBe('content');
+    expect((await stat(root('data/sub/file'))).mode & 0o7777).toBe(0o640);
+  });
+
+  test('that has another checksum, or leads out, is not', async () => {
+    const right = await sha256(at('www/tree.tar.gz'));
+    const wrong = `sha256:${'0'.repeat(64)}`;
+    const bad = await pod(archive('/tree.tar.gz', { IMPORTER_CHECKSUM: wrong }));
+    expect(bad.exit).toBe(0);
+    expect(JSON.parse(bad.message ?? '').message).toBe(
+      `Unable to process data: Unable to transfer source data to target directory: checksum validation failed: checksum mismatch: expected ${wrong}, calculated ${right}`,
+    );
+    await symlink('../../etc', at('tree/out'));
+    await run('tar', 'tar', ['-C', at('tree'), '-cf', at('www/out.tar'), '.']);
+    const out = await pod(archive('/out.tar'));
+    expect(out).toMatchObject({ exit: 1, message: expect.stringMatching(/^Unable to process data: .*out is a link/) });
+    expect(await readdir(root('data'))).toEqual([]);
+  });
+
+  test('does not go onto a device', async () => {
+    await using device = await loopDevice(at('device'), MiB);
+    const { exit, message } = await pod(archive('/tree.tar.gz'), device.path);
+    expect([exit, message]).toEqual([1, expect.stringMatching(/volume mode of the claim is Block/)]);
   });
 });
 

@@ -1,9 +1,9 @@
 //! A transfer under way: what to fetch, what was fetched, how far it came.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use diskferry_engine::conversion::{self, Next, Pushed, SourceDigest, Way};
+use diskferry_engine::conversion::{self, SourceDigest, Way};
 use diskferry_engine::targets::qcow2::{self, Compression, Qcow2Target};
 use diskferry_engine::targets::{Kind, Target};
 use diskferry_engine::{digest, sniff};
@@ -12,9 +12,10 @@ use napi_derive::napi;
 
 use crate::errors::{bad, thrown};
 use crate::extents::extents;
+use crate::intake::Intake;
 use crate::limits::{LimitsInit, limits};
 use crate::offset::whole;
-use crate::promise::{Deferred, promise, settle};
+use crate::promise::settle;
 use crate::sniff::{Probe, ToldInit, told};
 use crate::target::NativeTarget;
 
@@ -50,12 +51,6 @@ pub struct Qcow2Init {
 }
 
 #[napi(object)]
-pub struct Range {
-    pub from: f64,
-    pub to: Option<f64>,
-}
-
-#[napi(object)]
 pub struct Progress {
     pub source_bytes: f64,
     pub disk_bytes: f64,
@@ -87,11 +82,31 @@ pub struct Report {
     pub checkpoints: f64,
 }
 
+impl From<conversion::Progress> for Progress {
+    fn from(p: conversion::Progress) -> Self {
+        Self {
+            source_bytes: p.source_bytes as f64,
+            disk_bytes: (p.written + p.zeroed + p.skipped) as f64,
+            written: p.written as f64,
+            zeroed: p.zeroed as f64,
+            skipped: p.skipped as f64,
+            watermark: p.watermark as f64,
+            decode_starved: p.decode_starved as f64,
+            decode_blocked: p.decode_blocked as f64,
+            decode_busy: p.decode_busy as f64,
+            work_busy: p.work_busy as f64,
+            write_busy: p.write_busy as f64,
+            work_idle: p.work_idle as f64,
+            workers: p.workers as u32,
+            resumed_at: p.resumed_at as f64,
+        }
+    }
+}
+
 #[napi]
 pub struct Conversion {
     inner: Arc<conversion::Conversion>,
-    /// Calls waiting for room; guards the list.
-    waiting: Arc<Mutex<Vec<Deferred<()>>>>,
+    intake: Intake,
 }
 
 #[napi(catch_unwind)]
@@ -136,14 +151,7 @@ pub fn start_conversion(
             None => opened,
         };
         let inner = Arc::new(conversion::Conversion::start(opened, options)?);
-        let waiting: Arc<Mutex<Vec<Deferred<()>>>> = Arc::default();
-        let wake = Arc::clone(&waiting);
-        inner.on_room(Box::new(move || {
-            for deferred in std::mem::take(&mut *wake.lock().unwrap_or_else(PoisonError::into_inner)) {
-                deferred.resolve(Box::new(|_| Ok(())));
-            }
-        }));
-        Ok(Conversion { inner, waiting })
+        Ok(Conversion { intake: Intake::new(inner.intake()), inner })
     })
 }
 
@@ -157,65 +165,28 @@ fn qcow2_spec(init: Qcow2Init) -> napi::Result<qcow2::Spec> {
 impl Conversion {
     #[napi(catch_unwind)]
     pub fn next(&self, env: &Env, max_ranges: u32) -> napi::Result<Object<'static>> {
-        let (deferred, promise) = promise(env)?;
-        ask(Arc::clone(&self.inner), max_ranges as usize, deferred);
-        Ok(promise)
+        self.intake.next(env, max_ranges)
     }
 
     /// 1 = taken; 0 = full, push the same chunk after drained(); -1 = the pass is over, ask next().
     #[napi(catch_unwind)]
     pub fn push(&self, offset: f64, chunk: Uint8ArraySlice<'_>) -> napi::Result<i32> {
-        match self.inner.push(offset as u64, &chunk) {
-            Ok(Pushed::Taken) => Ok(1),
-            Ok(Pushed::Full) => Ok(0),
-            Ok(Pushed::PassOver) => Ok(-1),
-            Err(error) => Err(thrown(&error)),
-        }
+        self.intake.push(offset, &chunk)
     }
 
     #[napi(catch_unwind)]
     pub fn drained(&self, env: &Env) -> napi::Result<Object<'static>> {
-        let (deferred, promise) = promise(env)?;
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push(deferred);
-        let release = |waiting: &Mutex<Vec<Deferred<()>>>| {
-            for deferred in std::mem::take(&mut *waiting.lock().unwrap_or_else(PoisonError::into_inner)) {
-                deferred.resolve(Box::new(|_| Ok(())));
-            }
-        };
-        if self.inner.has_room() {
-            release(&self.waiting);
-        } else {
-            let waiting = Arc::clone(&self.waiting);
-            self.inner.when_woken(Box::new(move || release(&waiting)));
-        }
-        Ok(promise)
+        self.intake.drained(env)
     }
 
     #[napi(catch_unwind)]
     pub fn end(&self, length: f64) -> napi::Result<()> {
-        self.inner.end(whole(length)?);
-        Ok(())
+        self.intake.end(length)
     }
 
     #[napi(catch_unwind)]
     pub fn progress(&self) -> Progress {
-        let p = self.inner.progress();
-        Progress {
-            source_bytes: p.source_bytes as f64,
-            disk_bytes: (p.written + p.zeroed + p.skipped) as f64,
-            written: p.written as f64,
-            zeroed: p.zeroed as f64,
-            skipped: p.skipped as f64,
-            watermark: p.watermark as f64,
-            decode_starved: p.decode_starved as f64,
-            decode_blocked: p.decode_blocked as f64,
-            decode_busy: p.decode_busy as f64,
-            work_busy: p.work_busy as f64,
-            write_busy: p.write_busy as f64,
-            work_idle: p.work_idle as f64,
-            workers: p.workers as u32,
-            resumed_at: p.resumed_at as f64,
-        }
+        self.inner.progress().into()
     }
 
     #[napi(catch_unwind)]
@@ -245,40 +216,5 @@ impl Conversion {
             inner.abort();
             Ok(())
         })
-    }
-}
-
-/// Answers `next` now, or again when the engine has moved.
-fn ask(inner: Arc<conversion::Conversion>, most: usize, deferred: Deferred<Vec<Range>>) {
-    let answer = match inner.next(most) {
-        Ok(Next::Wait) => return ask_later(&inner, most, deferred),
-        Ok(Next::Finished) => Ok(Vec::new()),
-        Ok(Next::Fetch(requests)) => {
-            Ok(requests.iter().map(|r| Range { from: r.from as f64, to: r.to.map(|n| n as f64) }).collect())
-        }
-        Err(error) => Err(thrown(&error)),
-    };
-    match answer {
-        Ok(ranges) => deferred.resolve(Box::new(move |_| Ok(ranges))),
-        Err(error) => deferred.reject(error),
-    }
-}
-
-fn ask_later(inner: &Arc<conversion::Conversion>, most: usize, deferred: Deferred<Vec<Range>>) {
-    let waiting = Arc::new(Mutex::new(Some(deferred)));
-    let (later, again) = (Arc::clone(&waiting), Arc::downgrade(inner));
-    let retry = move || {
-        let taken = later.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let (Some(deferred), Some(inner)) = (taken, again.upgrade()) {
-            ask(inner, most, deferred);
-        }
-    };
-    inner.when_woken(Box::new(retry));
-    // The engine may have moved between the question and the registration.
-    if inner.moved() {
-        let taken = waiting.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(deferred) = taken {
-            ask(Arc::clone(inner), most, deferred);
-        }
     }
 }

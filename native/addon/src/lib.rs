@@ -5,11 +5,13 @@ pub mod conversion;
 pub mod digest;
 pub mod errors;
 pub mod extents;
+mod intake;
 pub mod limits;
 pub mod offset;
 pub mod promise;
 pub mod sniff;
 pub mod target;
+pub mod unpacking;
 
 /// Once, when the addon is loaded. Large blocks go back to the system as soon as they are freed: glibc would raise its
 /// threshold with each one (mallopt(3), M_MMAP_THRESHOLD) and keep them.

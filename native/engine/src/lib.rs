@@ -14,4 +14,5 @@ pub mod limits;
 pub mod mark;
 pub mod sniff;
 pub mod targets;
+pub mod unpacking;
 pub mod zeros;

@@ -136,21 +136,21 @@ fn push(conversion: &Conversion, file: &[u8], request: Request) -> Result<bool> 
     let mut at = request.from as usize;
     while at < end {
         let n = (end - at).min(128 << 10);
-        match conversion.push(at as u64, &file[at..at + n])? {
+        match conversion.intake().push(at as u64, &file[at..at + n])? {
             Pushed::Taken => at += n,
             Pushed::Full => std::thread::sleep(Duration::from_micros(200)),
             Pushed::PassOver => return Ok(false),
         }
     }
     if request.to.is_none() {
-        conversion.end(file.len() as u64);
+        conversion.intake().end(file.len() as u64);
     }
     Ok(true)
 }
 
 fn next(conversion: &Conversion) -> Result<Vec<Request>> {
     loop {
-        match conversion.next(1000)? {
+        match conversion.intake().next(1000)? {
             Next::Finished => return Ok(Vec::new()),
             Next::Wait => std::thread::sleep(Duration::from_micros(200)),
             Next::Fetch(requests) => return Ok(requests),

@@ -170,7 +170,7 @@ fn transfer(target: Arc<dyn Target>, source: &[u8], pause: std::time::Duration, 
     let resume = matches!(found, Recovered::Checkpoint(_) | Recovered::Finishing { .. });
     let conversion = Conversion::start(target, options(source, resume))?;
     loop {
-        let requests = match conversion.next(16)? {
+        let requests = match conversion.intake().next(16)? {
             Next::Finished => break,
             Next::Wait => {
                 std::thread::sleep(std::time::Duration::from_micros(200));
@@ -183,7 +183,7 @@ fn transfer(target: Arc<dyn Target>, source: &[u8], pause: std::time::Duration, 
             let mut at = request.from as usize;
             while at < end {
                 let n = (end - at).min(300_000);
-                match conversion.push(at as u64, &source[at..at + n])? {
+                match conversion.intake().push(at as u64, &source[at..at + n])? {
                     Pushed::Taken => {
                         at += n;
                         std::thread::sleep(pause);
@@ -193,7 +193,7 @@ fn transfer(target: Arc<dyn Target>, source: &[u8], pause: std::time::Duration, 
                 }
             }
             if request.to.is_none() {
-                conversion.end(source.len() as u64);
+                conversion.intake().end(source.len() as u64);
             }
         }
     }

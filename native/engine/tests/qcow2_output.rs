@@ -68,7 +68,7 @@ fn carry(source: &[u8], path: &Path, spec: Spec, size: Option<u64>, stop: Option
     };
     let conversion = Conversion::start(Arc::new(target), options)?;
     loop {
-        match conversion.next(16)? {
+        match conversion.intake().next(16)? {
             Next::Finished => break,
             Next::Wait => std::thread::sleep(std::time::Duration::from_micros(200)),
             Next::Fetch(requests) => {
@@ -78,13 +78,13 @@ fn carry(source: &[u8], path: &Path, spec: Spec, size: Option<u64>, stop: Option
                         return Ok(());
                     }
                     let n = (source.len() - at).min(100_000);
-                    match conversion.push(at as u64, &source[at..at + n])? {
+                    match conversion.intake().push(at as u64, &source[at..at + n])? {
                         Pushed::Taken => at += n,
                         Pushed::Full => std::thread::sleep(std::time::Duration::from_micros(200)),
                         Pushed::PassOver => break,
                     }
                 }
-                conversion.end(source.len() as u64);
+                conversion.intake().end(source.len() as u64);
             }
         }
     }

@@ -67,7 +67,7 @@ fn run(path: &Path, source: &[u8], resume: bool, budget: Option<usize>, pauses: 
     let resumed_at = conversion.progress().resumed_at;
     let mut left = budget;
     loop {
-        let requests = match conversion.next(16).unwrap() {
+        let requests = match conversion.intake().next(16).unwrap() {
             Next::Finished => break,
             Next::Wait => {
                 std::thread::sleep(Duration::from_micros(200));
@@ -83,7 +83,7 @@ fn run(path: &Path, source: &[u8], resume: bool, budget: Option<usize>, pauses: 
                 if counts && left.is_some_and(|left| pauses.contains(&left)) {
                     std::thread::sleep(DUE);
                 }
-                match conversion.push(at as u64, &source[at..at + n]).unwrap() {
+                match conversion.intake().push(at as u64, &source[at..at + n]).unwrap() {
                     Pushed::Taken => at += n,
                     Pushed::Full => std::thread::sleep(Duration::from_micros(200)),
                     Pushed::PassOver if budget == Some(0) => {
@@ -104,7 +104,7 @@ fn run(path: &Path, source: &[u8], resume: bool, budget: Option<usize>, pauses: 
                     }
                 }
             }
-            conversion.end(source.len() as u64);
+            conversion.intake().end(source.len() as u64);
         }
     }
     conversion.finish().unwrap();

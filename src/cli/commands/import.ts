@@ -1,4 +1,5 @@
 import { type Command, Option } from 'commander';
+import type { ArchiveOptions, ArchiveReport } from '../../dataplane/archive.ts';
 import { FerryError } from '../../dataplane/errors.ts';
 import type { Snapshot, TransferOptions, TransferReport } from '../../dataplane/transfer.ts';
 import { addSourceFlags, refuseSecretsInArguments, type SourceFlags, sourceOptions } from '../credentials.ts';
@@ -12,6 +13,7 @@ interface ImportFlags extends SourceFlags {
   readonly targetFormat: 'raw' | 'qcow2';
   readonly compress?: 'zlib' | 'zstd';
   readonly clusterSize?: number;
+  readonly archive?: boolean;
   readonly digest?: string;
   readonly digests?: string;
   readonly diskDigest?: string;
@@ -42,6 +44,7 @@ Examples:
   diskferry import s3://bucket/disk.qcow2 /dev/vdb
   diskferry import appliance.ova disk.img
   diskferry import blank:20Gi /dev/vdb
+  diskferry import https://example.org/data.tar.zst data --archive
   diskferry import /dev/vdb backup.qcow2 --target-format qcow2 --compress zstd
 
 Exit codes: 0 done, 2 the command line is wrong, 10 to 25 by what went wrong,
@@ -64,7 +67,7 @@ export function defineImport(program: Command): void {
       '<source>',
       'http(s)://, s3://, gs://, az://, docker://, nbd:// or imageio+https:// URL, path of a local file, oci:DIRECTORY, - for standard input, blank:SIZE or exec:COMMAND',
     )
-    .argument('<target>', 'file (made if it does not exist) or block device')
+    .argument('<target>', 'file (made if it does not exist) or block device; with --archive a directory')
     .addOption(new Option('--size <size>', 'make the disk exactly this long, such as 20Gi').argParser(size))
     .option('--preallocate', 'reserve all space of the disk at the start')
     .addOption(
@@ -74,6 +77,7 @@ export function defineImport(program: Command): void {
     )
     .addOption(new Option('--compress <how>', 'compress the qcow2 that is written').choices(['zlib', 'zstd']))
     .addOption(new Option('--cluster-size <size>', 'of the qcow2 that is written (default: 64Ki)').argParser(size))
+    .option('--archive', 'unpack a tar archive, in any codec, into a directory: all of it or nothing')
     .option('--digest <digest>', 'what the source must hash to: sha256:<hex> or sha512:<hex>')
     .option('--digests <list>', 'file or URL such as SHA256SUMS that has the digest of the source by its name')
     .addOption(new Option('--disk-digest <digest>', 'what the disk must hash to: dd1:<hex>').argParser(diskDigest))
@@ -116,44 +120,43 @@ export function defineImport(program: Command): void {
 async function runImport(source: string, target: string, flags: ImportFlags): Promise<void> {
   refuseSecretsInArguments(source);
   const qcow2 = qcow2Of(flags);
-  const [{ howToGoOn, logTo, showProgress }, { listenForStop }, { stateDirectory }, { transfer }] = await Promise.all([
+  if (flags.archive) refuseDiskOptions(flags);
+  const [{ howToGoOn, logTo, showProgress }, { listenForStop }] = await Promise.all([
     import('../progress.ts'),
     import('../stop.ts'),
-    import('../state.ts'),
-    import('../../dataplane/transfer.ts'),
   ]);
   const stop = listenForStop();
   const display = showProgress(process.stderr, flags.progress);
   const log = logTo(display, flags.verbose === true);
+  const watch = (snapshot: Snapshot): void => display.update(snapshot);
   const fromSource = await sourceOptions(flags);
-  let report: TransferReport;
+  let report: TransferReport | ArchiveReport;
   try {
     const digest = await demandedDigest(source, flags, fromSource, stop.signal, log);
-    const options: TransferOptions = {
+    const carried: ArchiveOptions = {
       source,
       target,
       sourceOptions: fromSource,
-      preallocate: flags.preallocate === true,
-      ...(qcow2 === undefined ? {} : { qcow2 }),
+      replace: flags.force === true,
       connections: flags.connections,
       stall: flags.stall,
       patience: flags.patience,
-      fresh: flags.fresh === true,
-      force: flags.force === true,
-      journalKey: { stateDirectory: stateDirectory() },
-      ...(flags.size === undefined ? {} : { size: flags.size }),
       ...(flags.rate === undefined ? {} : { rate: flags.rate }),
       ...(flags.memory === undefined ? {} : { memory: flags.memory }),
-      ...(flags.spill === undefined ? {} : { spill: flags.spill }),
-      ...(flags.way === undefined ? {} : { way: flags.way }),
-      ...(flags.diskDigest === undefined ? {} : { diskDigest: flags.diskDigest }),
       ...(digest === undefined ? {} : { digest }),
     };
-    report = await transfer(options, stop.signal, (snapshot: Snapshot) => display.update(snapshot), log);
+    if (flags.archive) {
+      const { unpack } = await import('../../dataplane/archive.ts');
+      report = await unpack(carried, stop.signal, watch, log);
+    } else {
+      const { transfer } = await import('../../dataplane/transfer.ts');
+      report = await transfer(await diskOptions(carried, flags, qcow2), stop.signal, watch, log);
+    }
   } catch (thrown) {
     display.close();
     if (stop.by && thrown instanceof FerryError && thrown.code === 'ABORTED') {
-      throw new FerryError(howToGoOn(display.last, source, qcow2 === undefined), {
+      const goesOn = qcow2 === undefined && !flags.archive;
+      throw new FerryError(howToGoOn(display.last, source, goesOn), {
         code: 'ABORTED',
         stage: thrown.stage,
         retryable: true,
@@ -163,8 +166,39 @@ async function runImport(source: string, target: string, flags: ImportFlags): Pr
     throw thrown;
   }
   display.close();
-  const { reportText } = await import('../report.ts');
-  process.stdout.write(flags.json ? `${JSON.stringify(report)}\n` : reportText(report));
+  const { archiveText, reportText } = await import('../report.ts');
+  const text = 'entries' in report ? archiveText(report) : reportText(report);
+  process.stdout.write(flags.json ? `${JSON.stringify(report)}\n` : text);
+}
+
+async function diskOptions(
+  { replace: force, ...carried }: ArchiveOptions,
+  flags: ImportFlags,
+  qcow2: TransferOptions['qcow2'],
+): Promise<TransferOptions> {
+  const { stateDirectory } = await import('../state.ts');
+  return {
+    ...carried,
+    preallocate: flags.preallocate === true,
+    fresh: flags.fresh === true,
+    force,
+    journalKey: { stateDirectory: stateDirectory() },
+    ...(qcow2 === undefined ? {} : { qcow2 }),
+    ...(flags.size === undefined ? {} : { size: flags.size }),
+    ...(flags.spill === undefined ? {} : { spill: flags.spill }),
+    ...(flags.way === undefined ? {} : { way: flags.way }),
+    ...(flags.diskDigest === undefined ? {} : { diskDigest: flags.diskDigest }),
+  };
+}
+
+/** An archive is no disk: what is said of one means nothing to it. BAD_SPEC with the option. */
+function refuseDiskOptions(flags: ImportFlags): void {
+  const { size, preallocate, diskDigest, spill, fresh, path, sourceFormat } = flags;
+  const given = { size, preallocate, diskDigest, spill, fresh, path, sourceFormat };
+  const [name] = Object.entries(given).find(([, value]) => value !== undefined) ?? [];
+  if (name === undefined && flags.targetFormat === 'raw') return;
+  const option = (name ?? 'targetFormat').replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
+  throw badOptions(`--${option} is for disks: leave it out with --archive`);
 }
 
 /** What kind of qcow2 is to be written, if one is. BAD_SPEC where the options do not go together. */

@@ -6,7 +6,7 @@ mod pick;
 pub mod sparse;
 pub mod tar;
 
-pub use pick::Pick;
+pub use pick::{Pick, shown};
 
 /// The member that was picked.
 #[derive(Clone, Debug, PartialEq, Eq)]

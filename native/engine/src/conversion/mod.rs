@@ -7,18 +7,19 @@
 //! ```
 
 mod barriers;
-mod checkpoint;
+pub(crate) mod checkpoint;
 mod decoder;
 mod ends;
 mod epoch;
 mod finish;
-mod hasher;
-mod input;
+pub(crate) mod hasher;
+pub(crate) mod input;
+mod intake;
 mod jobs;
 mod leaves;
 mod queue;
 mod requests;
-mod shared;
+pub(crate) mod shared;
 mod start;
 mod worker;
 
@@ -32,6 +33,7 @@ use crate::targets::Target;
 
 pub use hasher::SourceDigest;
 pub use input::Pushed;
+pub use intake::Intake;
 pub use requests::{Next, Request};
 pub use start::journal_store;
 
@@ -123,9 +125,7 @@ pub struct Progress {
 
 /// One transfer under way. Dropping it aborts.
 pub struct Conversion {
-    shared: Arc<shared::Shared>,
-    input: Arc<input::Input>,
-    requests: Arc<requests::Requests>,
+    intake: Intake,
     workers: usize,
     resumed_at: u64,
     /// Guards what `finish` and `abort` consume.
@@ -138,52 +138,15 @@ impl Conversion {
         start::start(target, options)
     }
 
-    /// Copies a chunk of at most 1 MiB.
-    pub fn push(&self, offset: u64, chunk: &[u8]) -> Result<Pushed> {
-        self.input.push(offset, chunk)
-    }
-
-    pub fn has_room(&self) -> bool {
-        self.shared.stopped() || self.input.has_room()
-    }
-
-    /// `call` runs each time a slab comes back; it must not block.
-    pub fn on_room(&self, call: Box<dyn Fn() + Send>) {
-        self.input.on_room(call);
-    }
-
-    /// The source ends here.
-    pub fn end(&self, length: u64) {
-        self.input.end(length);
-    }
-
-    pub fn next(&self, most: usize) -> Result<Next> {
-        self.shared.check()?;
-        let (next, round_over) = self.requests.next(most);
-        if matches!(next, Next::Fetch(_)) {
-            self.input.accept();
-        }
-        if round_over {
-            self.input.round_over();
-        }
-        Ok(next)
-    }
-
-    /// Whether `next` has something else to say than to wait.
-    pub fn moved(&self) -> bool {
-        self.shared.stopped() || self.requests.ready()
-    }
-
-    /// `call` runs once when `next` may have a new answer, or when the conversion has failed.
-    pub fn when_woken(&self, call: Box<dyn FnOnce() + Send>) {
-        self.shared.when_woken(call);
+    pub fn intake(&self) -> &Intake {
+        &self.intake
     }
 
     pub fn progress(&self) -> Progress {
-        let c = &self.shared.counters;
+        let c = &self.intake.shared.counters;
         let get = |n: &std::sync::atomic::AtomicU64| n.load(Ordering::Relaxed);
         let (starved, blocked) = (get(&c.decode_starved_ns), get(&c.decode_blocked_ns));
-        let elapsed = u64::try_from(self.shared.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let elapsed = u64::try_from(self.intake.shared.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
         Progress {
             source_bytes: get(&c.source),
             written: get(&c.written),
@@ -209,7 +172,7 @@ impl Conversion {
 
     /// Stops the threads and leaves the journal. May be called any number of times.
     pub fn abort(&self) {
-        self.shared.fail(Error::aborted());
+        self.intake.shared.fail(Error::aborted());
         if let Some(rest) = self.rest.lock().unwrap_or_else(PoisonError::into_inner).take() {
             rest.join();
         }

@@ -18,12 +18,11 @@ use super::ends::{Ends, HELD, tail_start};
 use super::epoch::Epoch;
 use super::finish::Rest;
 use super::hasher::{Beside, Hasher};
-use super::input::Input;
+use super::intake::Intake;
 use super::jobs::Jobs;
 use super::leaves::Leaves;
 use super::queue::Queue;
-use super::requests::Requests;
-use super::shared::{Counters, Shared};
+use super::shared::Counters;
 use super::worker::{self, Sinkhole};
 use super::{Conversion, Options, Way};
 
@@ -191,7 +190,8 @@ pub fn start(target: Arc<dyn Target>, o: Options) -> Result<Conversion> {
         _ => o.size.or(image_length),
     };
 
-    let shared = Arc::new(Shared::default());
+    let intake = Intake::new(if o.sniffed.codecs.is_empty() { PLAIN_SLABS } else { CODED_SLABS });
+    let Intake { shared, input, requests } = intake.clone();
     let resumes = match &past {
         Past::None => 0,
         Past::Checkpoint(c) => c.resumes + 1,
@@ -240,10 +240,7 @@ pub fn start(target: Arc<dyn Target>, o: Options) -> Result<Conversion> {
         hasher = Hasher::replay(c.hash_offset, state.clone(), beside);
     }
 
-    let slabs = if o.sniffed.codecs.is_empty() { PLAIN_SLABS } else { CODED_SLABS };
     let jobs = Arc::new(Jobs::new(Arc::clone(&shared)));
-    let input = Arc::new(Input::new(slabs, Arc::clone(&shared)));
-    let requests = Arc::new(Requests::default());
     let durable = Arc::new(Durable::default());
     let (notes, note_receiver) = mpsc::channel();
     let (feed, feed_receiver) = mpsc::channel();
@@ -254,8 +251,8 @@ pub fn start(target: Arc<dyn Target>, o: Options) -> Result<Conversion> {
     let capacity = if kind == Kind::File { o.limits.virtual_size } else { target.facts().capacity };
 
     let decoder = Decoder {
-        input: Arc::clone(&input),
-        requests: Arc::clone(&requests),
+        input,
+        requests,
         shared: Arc::clone(&shared),
         feed,
         queue: Queue::new(
@@ -330,9 +327,7 @@ pub fn start(target: Arc<dyn Target>, o: Options) -> Result<Conversion> {
 
     let workers = o.limits.workers.max(1);
     Ok(Conversion {
-        shared: Arc::clone(&shared),
-        input,
-        requests,
+        intake,
         workers,
         resumed_at,
         rest: Mutex::new(Some(Rest {

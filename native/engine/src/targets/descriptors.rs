@@ -31,7 +31,7 @@ struct Behind {
     started: Vec<Range<u64>>,
 }
 
-pub(super) struct Descriptors {
+pub(crate) struct Descriptors {
     path: PathBuf,
     /// Goes through the page cache and holds the lock.
     buffered: File,
@@ -48,7 +48,7 @@ pub(super) struct Descriptors {
 }
 
 /// Opens for reading, and for writing if that is what `access` says.
-pub(super) fn options(access: Access) -> OpenOptions {
+pub(crate) fn options(access: Access) -> OpenOptions {
     let mut options = OpenOptions::new();
     options.read(true).write(access.write);
     options
@@ -56,7 +56,7 @@ pub(super) fn options(access: Access) -> OpenOptions {
 
 impl Descriptors {
     /// `buffered` is the descriptor that was opened and locked, `logical_block` the least unit of the device in bytes.
-    pub(super) fn new(path: &Path, buffered: File, access: Access, logical_block: u32) -> Self {
+    pub(crate) fn new(path: &Path, buffered: File, access: Access, logical_block: u32) -> Self {
         // By way of /proc, so that it is the same object even if the path was replaced. A file system that has
         // no direct access refuses here (open(2), EINVAL), or at the first write.
         let direct = access.direct.then(|| {
@@ -76,20 +76,20 @@ impl Descriptors {
         }
     }
 
-    pub(super) fn is_direct(&self) -> bool {
+    pub(crate) fn is_direct(&self) -> bool {
         self.direct_works.load(Ordering::Relaxed)
     }
 
-    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
         self.buffered.as_fd()
     }
 
-    pub(super) fn file(&self) -> &File {
+    pub(crate) fn file(&self) -> &File {
         &self.buffered
     }
 
     /// An error of the operating system, with what there was room for where that is the reason.
-    pub(super) fn failed(&self, doing: &str, at: u64, len: u64, cause: Errno) -> Error {
+    pub(crate) fn failed(&self, doing: &str, at: u64, len: u64, cause: Errno) -> Error {
         let path = self.path.display();
         let mut error = Error::target(format!("{doing} {len} bytes at offset {at} of {path}"), &io::Error::from(cause));
         if error.code == Code::NoSpace {
@@ -104,7 +104,7 @@ impl Descriptors {
     }
 
     /// Fails when nothing may be written, or something that was written has been lost.
-    pub(super) fn usable(&self) -> Result<()> {
+    pub(crate) fn usable(&self) -> Result<()> {
         if !self.write {
             let message = format!("{} was opened for reading only", self.path.display());
             return Err(Error::new(Code::Denied, Stage::Target, message));
@@ -129,7 +129,7 @@ impl Descriptors {
         (end > start).then_some(start..end)
     }
 
-    pub(super) fn write(&self, at: u64, bytes: &[u8]) -> Result<()> {
+    pub(crate) fn write(&self, at: u64, bytes: &[u8]) -> Result<()> {
         self.usable()?;
         self.within_offsets(at, bytes.len() as u64)?;
         let Some(middle) = self.direct_part(at, bytes.as_ptr() as usize, bytes.len()) else {
@@ -140,7 +140,7 @@ impl Descriptors {
         self.write_buffered(at + middle.end as u64, &bytes[middle.end..])
     }
 
-    pub(super) fn write_behind(&self, at: u64, bytes: &[u8]) -> Result<()> {
+    pub(crate) fn write_behind(&self, at: u64, bytes: &[u8]) -> Result<()> {
         self.usable()?;
         self.within_offsets(at, bytes.len() as u64)?;
         self.write_buffered(at, bytes)
@@ -242,13 +242,13 @@ impl Descriptors {
         let _ = rustix::fs::fadvise(&self.buffered, start, len, rustix::fs::Advice::DontNeed);
     }
 
-    pub(super) fn drop_cache(&self, at: u64, len: u64) {
+    pub(crate) fn drop_cache(&self, at: u64, len: u64) {
         if len > 0 {
             self.forget_pages(&(at..at.saturating_add(len).min(i64::MAX as u64)));
         }
     }
 
-    pub(super) fn read(&self, at: u64, into: &mut [u8]) -> Result<()> {
+    pub(crate) fn read(&self, at: u64, into: &mut [u8]) -> Result<()> {
         self.within_offsets(at, into.len() as u64)?;
         let middle = self.direct_part(at, into.as_ptr() as usize, into.len()).unwrap_or(0..0);
         let mut done = 0;
@@ -282,7 +282,7 @@ impl Descriptors {
     }
 
     /// Makes everything durable; `whole` when also what fdatasync leaves out matters, such as a new length.
-    pub(super) fn flush(&self, whole: bool) -> Result<()> {
+    pub(crate) fn flush(&self, whole: bool) -> Result<()> {
         self.usable()?;
         let behind = std::mem::take(&mut *self.behind.lock().unwrap_or_else(PoisonError::into_inner));
         loop {
@@ -301,7 +301,7 @@ impl Descriptors {
     }
 
     /// Zeros by writing them: for edges, and where no call does it.
-    pub(super) fn write_zeros(&self, at: u64, len: u64) -> Result<()> {
+    pub(crate) fn write_zeros(&self, at: u64, len: u64) -> Result<()> {
         static ZEROS: OnceLock<crate::bytes::Aligned> = OnceLock::new();
         let zeros = ZEROS.get_or_init(|| crate::bytes::Aligned::zeroed(crate::bytes::SLAB));
         let end = self.within_offsets(at, len)?;
@@ -317,7 +317,7 @@ impl Descriptors {
     }
 
     /// The end of the range, which must be an offset that the kernel can express (off_t).
-    pub(super) fn within_offsets(&self, at: u64, len: u64) -> Result<u64> {
+    pub(crate) fn within_offsets(&self, at: u64, len: u64) -> Result<u64> {
         at.checked_add(len).filter(|end| *end <= i64::MAX as u64 - self.align as u64).ok_or_else(|| {
             let message = format!("{len} bytes at offset {at} lie beyond what {} can hold", self.path.display());
             Error::new(Code::TooLarge, Stage::Target, message)

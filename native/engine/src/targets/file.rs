@@ -324,7 +324,7 @@ pub(super) fn lock(file: &File, path: &Path) -> Result<()> {
     Err(error)
 }
 
-pub(super) fn directory_of(path: &Path) -> &Path {
+pub(crate) fn directory_of(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 

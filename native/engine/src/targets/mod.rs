@@ -11,10 +11,12 @@ use crate::error::{Code, Error, Result, Stage};
 use crate::zeros::GRAIN;
 
 mod block;
-mod descriptors;
+pub(crate) mod descriptors;
 mod file;
 mod null;
 pub mod qcow2;
+
+pub(crate) use file::directory_of;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {

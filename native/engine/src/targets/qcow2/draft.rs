@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::error::{Code, Error, Result, Stage};
 use crate::targets::Access;
 use crate::targets::descriptors::{Descriptors, options};
-use crate::targets::file::{directory_of, lock};
+use crate::targets::directory_of;
+use crate::targets::file::lock;
 
 pub struct Draft {
     /// What it will be called: no symbolic link.

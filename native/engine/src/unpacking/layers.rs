@@ -1,0 +1,138 @@
+//! Codecs around an archive, found as they come: each layer begins with its magic.
+
+use crate::archives::Pick;
+use crate::archives::entry::{self, BLOCK};
+use crate::codecs::{Codec, Kind, Restart, Sink};
+use crate::error::{Code, Error, Result, Stage};
+use crate::limits::Limits;
+
+use super::walk::Walk;
+
+/// Codecs around an archive at most: as many as an image may have.
+const DEEPEST: usize = 3;
+
+/// Takes the bytes of a layer, from its first.
+pub struct Layers {
+    depth: usize,
+    limits: Limits,
+    state: State,
+}
+
+enum State {
+    /// What of the first block has come.
+    Unknown(Vec<u8>),
+    Packed {
+        codec: Box<dyn Codec>,
+        inner: Box<Layers>,
+        kind: Kind,
+    },
+    Archive,
+}
+
+impl Layers {
+    pub fn new(limits: &Limits) -> Self {
+        Self { depth: 0, limits: limits.clone(), state: State::Unknown(Vec::with_capacity(BLOCK)) }
+    }
+
+    /// Names of the codecs that were found, the outermost first.
+    pub fn names(&self) -> Vec<&'static str> {
+        match &self.state {
+            State::Packed { kind, inner, .. } => std::iter::once(kind.name()).chain(inner.names()).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    pub fn push(&mut self, mut bytes: &[u8], to: &mut Walk) -> Result<()> {
+        if let State::Unknown(head) = &mut self.state {
+            let (more, rest) = bytes.split_at(bytes.len().min(BLOCK - head.len()));
+            head.extend_from_slice(more);
+            if head.len() < BLOCK {
+                return Ok(());
+            }
+            self.know(to)?;
+            bytes = rest;
+        }
+        self.forward(bytes, to)
+    }
+
+    /// The layer is complete.
+    pub fn finish(&mut self, to: &mut Walk) -> Result<()> {
+        if matches!(self.state, State::Unknown(_)) {
+            self.know(to)?;
+        }
+        match &mut self.state {
+            State::Packed { codec, inner, .. } => {
+                codec.finish(&mut Into::new(inner, to))?;
+                inner.finish(to)
+            }
+            _ => to.finish(),
+        }
+    }
+
+    fn forward(&mut self, bytes: &[u8], to: &mut Walk) -> Result<()> {
+        match &mut self.state {
+            State::Packed { codec, inner, .. } => codec.push(bytes, &mut Into::new(inner, to)),
+            _ => to.push(bytes),
+        }
+    }
+
+    /// Decides by the first block, or by all there is of it, and passes it on.
+    fn know(&mut self, to: &mut Walk) -> Result<()> {
+        let State::Unknown(head) = std::mem::replace(&mut self.state, State::Archive) else { return Ok(()) };
+        match Kind::detect(&head) {
+            Some(kind) if kind != Kind::Tar => {
+                if self.depth == DEEPEST {
+                    let what = format!("the archive is compressed more than {DEEPEST} times over");
+                    return Err(Error::new(Code::Unsupported, Stage::Decode, what));
+                }
+                kind.memory(&head, &self.limits)?;
+                let codec = kind.open_picking(&Pick::Only, &self.limits, None)?;
+                let inner = Box::new(Self { depth: self.depth + 1, ..Self::new(&self.limits) });
+                self.state = State::Packed { codec, inner, kind };
+            }
+            // Older forms have no magic, but a checksum.
+            found if found.is_some() || head.first_chunk().is_some_and(is_a_header) => {}
+            _ => {
+                let what = "this is no tar archive, nor one in gzip, zstd, xz, lz4 or bzip2: a disk image is imported without --archive";
+                return Err(Error::new(Code::Unsupported, Stage::Decode, what));
+            }
+        }
+        self.forward(&head, to)
+    }
+}
+
+/// An archive without any entry is two blocks of zeros.
+fn is_a_header(block: &[u8; BLOCK]) -> bool {
+    *block == [0; BLOCK] || entry::parse(block, 0).is_ok()
+}
+
+/// The inner layer as the codec's sink.
+struct Into<'a> {
+    inner: &'a mut Layers,
+    to: &'a mut Walk,
+    buffer: Vec<u8>,
+}
+
+impl<'a> Into<'a> {
+    fn new(inner: &'a mut Layers, to: &'a mut Walk) -> Self {
+        Self { inner, to, buffer: vec![0; 64 << 10] }
+    }
+}
+
+impl Sink for Into<'_> {
+    fn space(&mut self) -> Result<&mut [u8]> {
+        Ok(&mut self.buffer)
+    }
+
+    fn commit(&mut self, n: usize) -> Result<()> {
+        self.inner.push(&self.buffer[..n], self.to)
+    }
+
+    fn restart_due(&self) -> bool {
+        false
+    }
+
+    fn restart(&mut self, _at: Restart) -> Result<()> {
+        Ok(())
+    }
+}
