@@ -42,11 +42,9 @@ impl Staging {
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => false,
             Err(cause) => return Err(failed("cannot look at", target, &cause)),
         };
-        if inside && !replace {
-            if !contents(target)?.is_empty() {
-                let what = format!("{} is not empty: give --force to replace all that is in it", target.display());
-                return Err(Error::new(Code::Denied, Stage::Target, what));
-            }
+        if inside && !replace && !contents(target)?.is_empty() {
+            let what = format!("{} is not empty: give --force to replace all that is in it", target.display());
+            return Err(Error::new(Code::Denied, Stage::Target, what));
         }
         let path = match (inside, target.file_name()) {
             (true, _) => target.join(INSIDE),
