@@ -92,7 +92,7 @@ fn tree(root: &Path) {
     fs::create_dir_all(root.join("a/b")).unwrap();
     fs::write(root.join("a/file"), b"content").unwrap();
     fs::write(root.join("a/b/empty"), b"").unwrap();
-    fs::write(root.join("large"), (0..3_000_000u32).map(|n| (n * 7 >> 3) as u8).collect::<Vec<_>>()).unwrap();
+    fs::write(root.join("large"), (0..3_000_000u32).map(|n| ((n * 7) >> 3) as u8).collect::<Vec<_>>()).unwrap();
     fs::write(root.join(format!("{}-long", "n".repeat(150))), b"long").unwrap();
     fs::write(root.join("umlaut-ä"), b"utf-8").unwrap();
     fs::write(root.join(std::ffi::OsStr::new("x")), b"x").unwrap();
