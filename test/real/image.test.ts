@@ -1,0 +1,152 @@
+// The container image, built and run as the import pod is: user 107, a read-only root, no capabilities, 160 MiB.
+import { chown, lstat, mkdir, readFile, stat, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+// @ts-expect-error plain JavaScript, so that it runs before anything is installed
+import { buildah, buildImage, IMAGE } from '../../scripts/image.mjs';
+import { type Finished, runContainer, USER } from '../support/container.ts';
+import { loopDevice } from '../support/devices.ts';
+import { bootableDisk, difference, MiB, qcow2, run } from '../support/images.ts';
+import { freePort, type Nginx, nginx } from '../support/nginx.ts';
+import { type TempDir, tempdir } from '../support/tempdir.ts';
+
+const SIZE = 256 * MiB;
+const MEMORY = 160 * MiB;
+let home: TempDir;
+let server: Nginx;
+let container = '';
+let rootfs = '';
+const at = (name: string): string => join(home.path, name);
+
+beforeAll(async () => {
+  buildImage();
+  container = buildah(['from', '--pull-never', IMAGE], { answers: true }).trim();
+  rootfs = buildah(['mount', container], { answers: true }).trim();
+  home = await tempdir();
+  await mkdir(at('www'));
+  await bootableDisk(at('disk.raw'), SIZE);
+  await qcow2(at('disk.raw'), at('www/disk.qcow2'), { compressed: true });
+  server = await nginx({
+    root: at('www'),
+    server: `location /slow/ { alias ${at('www')}/; limit_rate 1500k; }`,
+  });
+}, 300_000);
+
+afterAll(async () => {
+  await server?.[Symbol.asyncDispose]();
+  if (container !== '') buildah(['rm', container], { quiet: true });
+  await home?.[Symbol.asyncDispose]();
+});
+
+beforeEach(async () => {
+  await run('rm', 'coreutils', ['-rf', at('volume'), at('termination-log')]);
+  await mkdir(at('volume'));
+  await chown(at('volume'), 0, USER);
+  await run('chmod', 'coreutils', ['2775', at('volume')]);
+  await writeFile(at('termination-log'), '', { mode: 0o666 });
+  await chown(at('termination-log'), USER, USER);
+});
+
+async function pod(
+  args: readonly string[],
+  env: Record<string, string>,
+  device?: string,
+  stopAfter?: number,
+): Promise<Finished> {
+  return runContainer(home.path, {
+    rootfs,
+    args: ['/usr/lib/diskferry/entrypoint', ...args],
+    env: { DISKFERRY_METRICS_PORT: String(await freePort()), ...env },
+    memory: MEMORY,
+    mounts: {
+      '/dev/termination-log': at('termination-log'),
+      ...(device === undefined ? { '/data': at('volume') } : {}),
+    },
+    ...(stopAfter === undefined ? {} : { stopAfter }),
+    ...(device === undefined ? {} : { devices: { '/dev/cdi-block-volume': device } }),
+  });
+}
+
+const importing = (more = {}): Record<string, string> => ({
+  IMPORTER_SOURCE: 'http',
+  IMPORTER_ENDPOINT: `${server.url}/disk.qcow2`,
+  IMPORTER_CONTENTTYPE: 'kubevirt',
+  IMPORTER_IMAGE_SIZE: String(SIZE),
+  FILESYSTEM_OVERHEAD: '0',
+  OWNER_UID: '8d2d0b0e-6a3c-4f0e-9a7e-0c1e5c7ad111',
+  PREALLOCATION: 'false',
+  INSECURE_TLS: 'false',
+  ...more,
+});
+
+function tell(what: string, { peak }: Finished): void {
+  process.stdout.write(`${what}: peak ${(peak / MiB).toFixed(0)} MiB of ${MEMORY / MiB}, page cache counted\n`);
+}
+
+test('it is what an existing controller starts, and its size', async () => {
+  const [bytes = Number.NaN] = (await run('du', 'coreutils', ['-sb', rootfs])).split('\t').map(Number);
+  process.stdout.write(`the image unpacked: ${(bytes / MiB).toFixed(0)} MiB\n`);
+  expect(bytes).toBeLessThan(300 * MiB);
+  const config = buildah(
+    ['inspect', '--type', 'image', '--format', '{{.OCIv1.Config.User}} {{.OCIv1.Config.Entrypoint}}', IMAGE],
+    {
+      answers: true,
+    },
+  );
+  expect(config.trim()).toBe('107:107 [/usr/lib/diskferry/entrypoint]');
+  for (const program of ['bin/sh', 'usr/bin/qemu-img', 'usr/bin/sha256sum', 'usr/bin/cdi-importer'])
+    await expect(lstat(join(rootfs, program)), program).resolves.toBeTruthy();
+});
+
+describe('an import over HTTP', () => {
+  test('into the directory of a volume', async () => {
+    const done = await pod(['-v=1'], importing());
+    expect(done.exit, done.log).toBe(0);
+    tell('into a file', done);
+    const disk = at('volume/disk.img');
+    const found = await stat(disk);
+    expect([found.uid, found.gid, found.mode & 0o7777]).toEqual([USER, USER, 0o660]);
+    expect(JSON.parse(await readFile(at('termination-log'), 'utf8'))).toMatchObject({ message: 'Import Complete' });
+    expect(await run('qemu-img', 'qemu-utils', ['compare', '-f', 'raw', '-F', 'raw', at('disk.raw'), disk])).toContain(
+      'identical',
+    );
+    expect(done.peak).toBeLessThanOrEqual(MEMORY);
+  });
+
+  test('onto a block volume', async () => {
+    await using device = await loopDevice(at('device'), SIZE);
+    const done = await pod([], importing(), device.path);
+    expect(done.exit, done.log).toBe(0);
+    tell('onto a device', done);
+    expect(await difference(at('disk.raw'), device.path, SIZE)).toBeUndefined();
+  });
+
+  test('that fails says why, as the controller reads it', async () => {
+    const failed = await pod(['-v=1'], importing({ IMPORTER_ENDPOINT: `${server.url}/nothing` }));
+    expect(failed.exit).toBe(1);
+    expect(await readFile(at('termination-log'), 'utf8')).toMatch(/^Unable to connect to http data source: .*404/);
+  });
+});
+
+test('it is process 1, and SIGTERM ends it; the next one goes on', async () => {
+  const slow = importing({ IMPORTER_ENDPOINT: `${server.url}/slow/disk.qcow2` });
+  const stopped = await pod(['-v=1'], slow, undefined, 6000);
+  expect([stopped.exit, await readFile(at('termination-log'), 'utf8')]).toEqual([1, '']);
+  expect(stopped.log).toMatch(/stopped/);
+  const next = await pod(['-v=1'], slow);
+  expect(next.exit, next.log).toBe(0);
+  expect(next.log).toMatch(/"resumes":1/);
+  expect(await difference(at('disk.raw'), at('volume/disk.img'))).toBeUndefined();
+}, 120_000);
+
+test('the command line is in it too', async () => {
+  const version = await pod(['--version'], {});
+  expect([version.exit, version.log]).toEqual([0, expect.stringMatching(/^\d+\.\d+\.\d+\n$/)]);
+  const inspected = await pod(['inspect', `${server.url}/disk.qcow2`], {});
+  expect([inspected.exit, inspected.log]).toEqual([0, expect.stringMatching(/image +qcow2/)]);
+  const carried = await pod(['import', `${server.url}/disk.qcow2`, '/data/x.img', '--json', '--progress', 'none'], {
+    DISKFERRY_STATE: '/data/state',
+  });
+  expect(carried.exit, carried.log).toBe(0);
+  expect(await difference(at('disk.raw'), at('volume/x.img'))).toBeUndefined();
+});
