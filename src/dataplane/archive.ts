@@ -4,6 +4,7 @@ import { contextOf } from './context.ts';
 import { formatDigest, isStrong } from './digests.ts';
 import { asFerryError, FerryError } from './errors.ts';
 import { feed } from './feed.ts';
+import type { Guard } from './guard.ts';
 import { decoderLimits } from './memory-budget.ts';
 import { Meter, type Snapshot } from './meter.ts';
 import { fromEngine, native, type Unpacked } from './native.ts';
@@ -27,6 +28,8 @@ export interface ArchiveOptions {
   /** Milliseconds; see TransportLimits. */
   readonly stall?: number;
   readonly patience?: number;
+  /** Which addresses may be connected to. Absent = all. */
+  readonly guard?: Guard;
 }
 
 export interface ArchiveReport extends Unpacked {

@@ -1,3 +1,5 @@
+import type { Guard } from './guard.ts';
+
 /** What every stage of one transfer is given. */
 export interface Context {
   /** Ends the transfer. */
@@ -6,6 +8,8 @@ export interface Context {
   readonly limits: TransportLimits;
   /** Counted by the filters, told in the report. */
   readonly counters: Counters;
+  /** Which addresses may be connected to. Absent = all. */
+  readonly guard?: Guard;
 }
 
 /** One line a call; fields never hold secrets. */
@@ -41,6 +45,7 @@ export interface ContextOptions {
   readonly stall?: number;
   readonly patience?: number;
   readonly rate?: number;
+  readonly guard?: Guard;
 }
 
 export function contextOf(options: ContextOptions, signal: AbortSignal, log: Log): Context {
@@ -54,5 +59,6 @@ export function contextOf(options: ContextOptions, signal: AbortSignal, log: Log
       ...(options.rate === undefined ? {} : { rate: options.rate }),
     },
     counters: { received: 0, retries: 0, opened: 0 },
+    ...(options.guard === undefined ? {} : { guard: options.guard }),
   };
 }

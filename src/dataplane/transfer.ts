@@ -7,6 +7,7 @@ import { asFerryError, FerryError } from './errors.ts';
 import { type Extents, extentsOf } from './extents.ts';
 import { feed } from './feed.ts';
 import { retrying } from './filters/retry.ts';
+import type { Guard } from './guard.ts';
 import { hostKey } from './hostkey.ts';
 import { compareIdentity, type Identity, identityOf, parseIdentity } from './identity.ts';
 import { decoderLimits, transferLimits } from './memory-budget.ts';
@@ -63,6 +64,8 @@ export interface TransferOptions {
   /** Milliseconds; see TransportLimits. */
   readonly stall?: number;
   readonly patience?: number;
+  /** Which addresses may be connected to. Absent = all. */
+  readonly guard?: Guard;
 }
 
 export interface TransferReport {

@@ -1,7 +1,9 @@
 import { createHash } from 'node:crypto';
+import { isIP } from 'node:net';
 import type { Claim } from '../dataplane/claim.ts';
 import { parseDigest } from '../dataplane/digests.ts';
 import type { FerryError } from '../dataplane/errors.ts';
+import { Guard } from '../dataplane/guard.ts';
 import { parseSize } from '../dataplane/sizes.ts';
 import type { Digest, SourceOptions } from '../dataplane/source.ts';
 import { decode } from '../dataplane/sources/object.ts';
@@ -20,6 +22,8 @@ export interface Job {
   readonly checksum?: Digest;
   /** Label of the progress metric. */
   readonly owner: string;
+  /** Where it may connect to. */
+  readonly guard: Guard;
   /** Authenticates the journal: nobody who had the volume before knows it. */
   readonly journalKey: Uint8Array;
 }
@@ -58,8 +62,25 @@ export function jobOf(env: NodeJS.ProcessEnv, mounts: Mounts): Job {
     preallocate: bool(env, 'PREALLOCATION'),
     ...(env.IMPORTER_CHECKSUM ? { checksum: checksumOf(env.IMPORTER_CHECKSUM) } : {}),
     owner: env.OWNER_UID ?? uid,
+    guard: guardOf(env),
     journalKey: createHash('sha256').update(`diskferry journal of claim ${uid}`).digest(),
   };
+}
+
+/** Bits of the addresses around the API server's that are taken for the cluster's services: their network is not told. */
+const SERVICES = { 4: 16, 6: 112 } as const;
+
+function guardOf(env: NodeJS.ProcessEnv): Guard {
+  const list = (name: string): string[] => (env[name] ?? '').split(/[,\s]+/).filter((net) => net !== '');
+  const api = env.KUBERNETES_SERVICE_HOST ?? '';
+  const family = isIP(api);
+  const services = family === 4 || family === 6 ? [`${api}/${SERVICES[family]}`] : [];
+  const remedy = 'if it is meant, allow it with DISKFERRY_ALLOW_ADDRESSES';
+  try {
+    return new Guard([...services, ...list('DISKFERRY_REFUSE_ADDRESSES')], list('DISKFERRY_ALLOW_ADDRESSES'), remedy);
+  } catch (error) {
+    throw new JobError(`the addresses to refuse or to allow cannot be read: ${(error as Error).message}`);
+  }
 }
 
 function claimOf(env: NodeJS.ProcessEnv): Claim {
@@ -178,5 +199,7 @@ function headersOf(env: NodeJS.ProcessEnv, mounts: Mounts): Record<string, strin
 
 /** Whether an error is the source's at its opening, for which CDI has a sentence of its own. */
 export function concernsSource(error: FerryError): boolean {
-  return error.stage === 'source' && ['NOT_FOUND', 'DENIED', 'IO', 'STALLED', 'UNSUPPORTED'].includes(error.code);
+  return (
+    error.stage === 'source' && ['NOT_FOUND', 'DENIED', 'IO', 'STALLED', 'UNSUPPORTED', 'UNSAFE'].includes(error.code)
+  );
 }

@@ -59,6 +59,7 @@ async function run(signal: AbortSignal): Promise<Ending> {
       sourceOptions: job.options,
       connections: 4,
       replace: true,
+      guard: job.guard,
       ...(job.checksum ? { digest: job.checksum } : {}),
     };
     const watch = (snapshot: Snapshot): void => told(snapshot, metrics);

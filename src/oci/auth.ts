@@ -1,4 +1,5 @@
 import { FerryError } from '../dataplane/errors.ts';
+import type { Guard } from '../dataplane/guard.ts';
 import type { Authorizer } from '../dataplane/http/authorizer.ts';
 import { Connections } from '../dataplane/http/connection.ts';
 import { type Answer, field, send } from '../dataplane/http/exchange.ts';
@@ -49,6 +50,7 @@ export interface RegistryAccess {
   readonly login: Login | undefined;
   readonly ca: string | undefined;
   readonly environment: NodeJS.ProcessEnv;
+  readonly guard: Guard | undefined;
 }
 
 /** Asks as anybody first; what the registry then demands, a token or a login, is sent from then on. */
@@ -96,8 +98,8 @@ export class RegistryAuthorizer implements Authorizer {
   }
 
   async #token(url: URL): Promise<string> {
-    const { login, ca, environment } = this.#access;
-    const connections = new Connections(ca, environment);
+    const { login, ca, environment, guard } = this.#access;
+    const connections = new Connections(ca, environment, guard);
     const signal = AbortSignal.timeout(2 * PATIENCE);
     try {
       const headers = {

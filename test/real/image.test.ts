@@ -76,6 +76,7 @@ const importing = (more = {}): Record<string, string> => ({
   OWNER_UID: '8d2d0b0e-6a3c-4f0e-9a7e-0c1e5c7ad111',
   PREALLOCATION: 'false',
   INSECURE_TLS: 'false',
+  DISKFERRY_ALLOW_ADDRESSES: '127.0.0.1',
   ...more,
 });
 

@@ -36,6 +36,8 @@ beforeAll(async () => {
     root: at('www'),
     server: `location /private/ { alias ${at('www')}/; auth_basic "x"; auth_basic_user_file ${at('passwords')}; }
       location /slow/ { alias ${at('www')}/; limit_rate 800k; }
+      location /elsewhere/ { return 302 http://127.0.0.2:1/disk.qcow2; }
+      location /metadata/ { return 302 http://[::ffff:169.254.169.254]/latest/meta-data/; }
       location /wants/ { if ($http_x_project != "images") { return 403; } alias ${at('www')}/; }`,
   });
   [registry, s3, gcs] = await Promise.all([startRegistry({ access: 'login' }), s3Store(), gcsStore()]);
@@ -68,6 +70,8 @@ async function start(env: Record<string, string>, device?: string): Promise<Pod>
       IMPORTER_IMAGE_SIZE: String(CLAIM),
       FILESYSTEM_OVERHEAD: '0.06',
       OWNER_UID: '8d2d0b0e-6a3c-4f0e-9a7e-0c1e5c7ad111',
+      // The servers of these tests; other addresses of this host stay refused.
+      DISKFERRY_ALLOW_ADDRESSES: '127.0.0.1',
       PREALLOCATION: 'false',
       INSECURE_TLS: 'false',
       ...env,
@@ -185,6 +189,40 @@ describe('what ends otherwise', () => {
       () => ({ ...http('/disk.qcow2'), IMPORTER_IMAGE_SIZE: '32Mi' }),
       1,
       /^Unable to process data: virtual image size 50331648 is larger than the reported available storage 33554432\. A larger PVC is required$/,
+    ],
+    [
+      'a loopback address that is not allowed',
+      () => ({ ...http('/disk.qcow2'), DISKFERRY_ALLOW_ADDRESSES: '' }),
+      1,
+      /^Unable to connect to http data source: 127\.0\.0\.1 is a loopback address, which is not connected to: if it is meant, allow it with DISKFERRY_ALLOW_ADDRESSES$/,
+    ],
+    [
+      'a name that leads to one',
+      () => ({
+        IMPORTER_SOURCE: 'http',
+        IMPORTER_ENDPOINT: `http://localhost:${server.port}/disk.qcow2`,
+        DISKFERRY_ALLOW_ADDRESSES: '',
+      }),
+      1,
+      /data source: localhost leads to (127\.0\.0\.1|::1), a loopback address, which is not connected to/,
+    ],
+    ['a redirect to one', () => http('/elsewhere/x'), 1, /data source: 127\.0\.0\.2 is a loopback address/],
+    ['a redirect to metadata', () => http('/metadata/x'), 1, /data source: ::ffff:a9fe:a9fe is a link-local address/],
+    [
+      'the network of services',
+      () => ({
+        IMPORTER_SOURCE: 'http',
+        IMPORTER_ENDPOINT: 'http://10.96.0.10/x',
+        KUBERNETES_SERVICE_HOST: '10.96.0.1',
+      }),
+      1,
+      /10\.96\.0\.10 is an address of the cluster/,
+    ],
+    [
+      'a list of addresses that is none',
+      () => ({ ...http('/x'), DISKFERRY_REFUSE_ADDRESSES: '10.0.0.0/40' }),
+      1,
+      /'10\.0\.0\.0\/40' is no network/,
     ],
     ['no size', () => ({ ...http('/disk.qcow2'), IMPORTER_IMAGE_SIZE: 'much' }), 1, /IMPORTER_IMAGE_SIZE 'much'/],
     [

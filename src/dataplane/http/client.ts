@@ -47,7 +47,7 @@ export class Client {
   constructor(spec: HttpSpec, context: Context) {
     this.spec = spec;
     this.context = context;
-    this.connections = new Connections(spec.ca, spec.environment);
+    this.connections = new Connections(spec.ca, spec.environment, context.guard);
     this.#final = spec.url;
   }
 
@@ -137,7 +137,8 @@ export class Client {
     } catch (error) {
       if (signal.aborted) throw stopped(signal);
       const proxy = connections.proxy(url);
-      const peer = proxy === undefined && concernsCertificate(error, url) ? await showCertificate(url) : undefined;
+      const peer =
+        proxy === undefined && concernsCertificate(error, url) ? await showCertificate(url, context.guard) : undefined;
       throw transportFailure(url, error, proxy, peer);
     }
   }

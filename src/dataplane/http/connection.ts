@@ -7,6 +7,7 @@ import {
 } from 'node:tls';
 import { Agent, type Dispatcher, ProxyAgent } from 'undici';
 import { FerryError } from '../errors.ts';
+import type { Guard } from '../guard.ts';
 
 /** Milliseconds for TCP and TLS together; a host that is there answers in far less. */
 const CONNECT_TIMEOUT = 15_000;
@@ -57,17 +58,21 @@ function bare(host: string): string {
 export class Connections {
   readonly #ca: string | undefined;
   readonly #environment: NodeJS.ProcessEnv;
+  readonly #guard: Guard | undefined;
   readonly #dispatchers = new Map<string, Dispatcher>();
   readonly #certificates = new Map<string, Certificate>();
   #context: SecureContext | undefined;
 
-  constructor(ca: string | undefined, environment: NodeJS.ProcessEnv) {
+  /** `guard`: where direct connections may lead; a proxy was given by whoever runs this, and sees to its own. */
+  constructor(ca: string | undefined, environment: NodeJS.ProcessEnv, guard?: Guard) {
     this.#ca = ca;
     this.#environment = environment;
+    this.#guard = guard;
   }
 
-  /** Throws BAD_SPEC when a proxy or the bundle of authorities cannot be understood. */
+  /** Throws BAD_SPEC when a proxy or the bundle of authorities cannot be understood, UNSAFE when the guard says so. */
   dispatcher(url: URL): Dispatcher {
+    this.#guard?.admitHost(url.hostname);
     const proxy = proxyFor(url, this.#environment);
     const key = `${url.protocol} ${proxy?.href ?? ''}`;
     let dispatcher = this.#dispatchers.get(key);
@@ -131,7 +136,8 @@ export class Connections {
         return checkServerIdentity(host, certificate);
       },
     };
-    if (!proxy) return new Agent({ ...options, connect: { ...requestTls, allowH2: false } });
+    const lookup = this.#guard === undefined ? {} : { lookup: this.#guard.lookup };
+    if (!proxy) return new Agent({ ...options, connect: { ...requestTls, ...lookup, allowH2: false } });
     return new ProxyAgent({
       ...options,
       uri: proxy.href,

@@ -1,5 +1,6 @@
 import { connect, type PeerCertificate } from 'node:tls';
 import { type Code, FerryError } from '../errors.ts';
+import type { Guard } from '../guard.ts';
 import { type Certificate, describe } from './connection.ts';
 import { type Answer, field } from './exchange.ts';
 import { parseRetryAfter } from './fields.ts';
@@ -150,7 +151,7 @@ export function concernsCertificate(thrown: unknown, url: URL): boolean {
  * The certificate that a host shows, without trusting it: a handshake for the error message, over which nothing is
  * sent. Undefined when there is none within 3 s.
  */
-export function showCertificate(url: URL): Promise<Certificate | undefined> {
+export function showCertificate(url: URL, guard?: Guard): Promise<Certificate | undefined> {
   return new Promise((resolve) => {
     const host = url.hostname.replace(/^\[|\]$/g, '');
     const socket = connect({
@@ -158,6 +159,7 @@ export function showCertificate(url: URL): Promise<Certificate | undefined> {
       port: Number(url.port || 443),
       servername: isName(host) ? host : '',
       rejectUnauthorized: false,
+      ...(guard === undefined ? {} : { lookup: guard.lookup }),
     });
     const done = (certificate?: PeerCertificate): void => {
       socket.destroy();

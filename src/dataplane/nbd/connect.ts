@@ -1,6 +1,7 @@
 import { connect as connectSocket, isIP } from 'node:net';
 import { connect as connectTls, type SecureContext } from 'node:tls';
 import { FerryError } from '../errors.ts';
+import type { Guard } from '../guard.ts';
 import { transportFailure } from '../http/failures.ts';
 import { Connection } from './connection.ts';
 import { Handshake } from './handshake.ts';
@@ -21,12 +22,18 @@ export interface Place {
 }
 
 /** A connection, and the milliseconds from its beginning to the server's first word. */
-export async function connect(place: Place, stop: AbortSignal): Promise<{ connection: Connection; latency: number }> {
+export async function connect(
+  place: Place,
+  stop: AbortSignal,
+  guard?: Guard,
+): Promise<{ connection: Connection; latency: number }> {
   if (stop.aborted) throw stopped();
   const { at, trust } = place;
+  if ('host' in at) guard?.admitHost(at.host);
+  const lookup = guard === undefined ? {} : { lookup: guard.lookup };
   const explain = (error: Error | undefined): FerryError => explained(place, error);
   const began = performance.now();
-  const socket = connectSocket('path' in at ? at : { ...at, noDelay: true });
+  const socket = connectSocket('path' in at ? at : { ...at, ...lookup, noDelay: true });
   let wire = new Wire(socket, explain);
   const late = new FerryError(`${place.name} did not answer within ${PATIENCE / 1000} s`, {
     code: 'STALLED',

@@ -1,3 +1,4 @@
+import { readFile } from 'node:fs/promises';
 import type { Context } from '../context.ts';
 import { FerryError } from '../errors.ts';
 import type { Authorizer } from '../http/authorizer.ts';
@@ -115,6 +116,8 @@ class Bearer implements Authorizer {
     const { GoogleAuth } = (await import('google-auth-library')).default;
     const environment = this.#options.environment ?? process.env;
     if (this.#options.instanceMetadata === false && !environment.GOOGLE_APPLICATION_CREDENTIALS) return undefined;
+    if (this.#options.instanceMetadata === false)
+      await refuseOtherKeys(environment.GOOGLE_APPLICATION_CREDENTIALS ?? '');
     try {
       // Without a project the library asks another service for one (its findAndCacheProjectId); no request here has it.
       return await new GoogleAuth({ scopes: [SCOPE], projectId: 'none' }).getClient();
@@ -123,5 +126,29 @@ class Bearer implements Authorizer {
       if (/Could not load the default credentials/.test((error as Error).message)) return undefined;
       throw error;
     }
+  }
+}
+
+/**
+ * Where only what was given counts, a key of a service account is taken: other kinds of files name addresses to ask, and
+ * programs to run, for credentials (google-auth-library, "external_account"). Throws DENIED.
+ */
+async function refuseOtherKeys(path: string): Promise<void> {
+  const refuse = (what: string, cause?: unknown): FerryError =>
+    new FerryError(`the Google credentials given are ${what}: give the JSON key of a service account`, {
+      code: 'DENIED',
+      stage: 'source',
+      ...(cause === undefined ? {} : { cause }),
+    });
+  let key: { type?: unknown; token_uri?: unknown };
+  try {
+    key = JSON.parse(await readFile(path, 'utf8')) as typeof key;
+  } catch (error) {
+    throw refuse('no JSON that can be read', error);
+  }
+  if (key.type !== 'service_account') throw refuse('of another kind');
+  const asked = URL.parse(String(key.token_uri ?? 'https://oauth2.googleapis.com/token'));
+  if (asked?.protocol !== 'https:' || !/(^|\.)googleapis\.com$/.test(asked.hostname)) {
+    throw refuse('for a token server that is not googleapis.com');
   }
 }

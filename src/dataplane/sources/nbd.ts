@@ -56,9 +56,9 @@ export const nbd: SourceDriver<NbdSpec> = {
     const trust = tls ? { trust: new Connections(options.ca, options.environment ?? process.env).secureContext() } : {};
     const closed = new AbortController();
     const stop = AbortSignal.any([context.signal, closed.signal]);
-    const { connection, latency } = await connect({ ...place, ...trust }, stop);
+    const { connection, latency } = await connect({ ...place, ...trust }, stop, context.guard);
     const more = async (): Promise<Connection> => {
-      const { connection: another } = await connect({ ...place, ...trust }, stop);
+      const { connection: another } = await connect({ ...place, ...trust }, stop, context.guard);
       if (another.found.size === connection.found.size) return another;
       const sizes = `${another.found.size} bytes long now, it had ${connection.found.size}`;
       another.end(stopped());

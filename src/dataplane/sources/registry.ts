@@ -55,7 +55,7 @@ async function blobsOf(host: string, reference: Reference, options: SourceOption
   const login = options.anonymous
     ? undefined
     : (options.credentials ?? (await loginOf(host, options.registry?.authfile, environment)));
-  const access = { repository, origin: base.origin, login, ca: options.ca, environment };
+  const access = { repository, origin: base.origin, login, ca: options.ca, environment, guard: context.guard };
   // One for all: the token of the manifest serves its blobs.
   const authorizer = new RegistryAuthorizer(access);
   const open = (path: string, accept: string): Promise<Source> => {
