@@ -42,6 +42,7 @@ export const TOOLS = {
   du: 'coreutils',
   rm: 'coreutils',
   stat: 'coreutils',
+  md5sum: 'coreutils',
   curl: 'curl',
   squid: 'squid-openssl',
   openssl: 'openssl',

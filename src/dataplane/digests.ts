@@ -22,9 +22,17 @@ export function parseDigest(text: string): Digest {
   return { algorithm, hex };
 }
 
-/** Whether no two contents are known that have it in common: of what only finds accidents, crc32c, there are many. */
+/** A digest, or one of the older checksums of images: `md5:<32 hex>`, `sha1:<40 hex>`. Throws BAD_SPEC. */
+export function parseChecksum(text: string): Digest {
+  const match = /^(?:(md5):([0-9a-f]{32})|(sha1):([0-9a-f]{40}))$/i.exec(text.trim());
+  if (!match) return parseDigest(text);
+  const algorithm = match[1] === undefined ? 'sha1' : 'md5';
+  return { algorithm, hex: (match[2] ?? match[4] ?? '').toLowerCase() };
+}
+
+/** Whether no two contents are known that have it in common: of what only finds accidents there are many. */
 export function isStrong(digest: Digest | undefined): digest is Digest {
-  return digest !== undefined && digest.algorithm !== 'crc32c';
+  return digest !== undefined && digest.algorithm in LENGTHS;
 }
 
 export function formatDigest(digest: Digest): string {

@@ -45,7 +45,7 @@ export function compareIdentity(found: Identity, mine: Identity): Likeness {
   // With a digest, digest and length are enough: another mirror may go on.
   if (
     mine.digest !== undefined &&
-    !mine.digest.startsWith('crc32c:') &&
+    /^sha(256|512):/.test(mine.digest) &&
     found.digest === mine.digest &&
     found.length === mine.length
   ) {

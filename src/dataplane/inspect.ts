@@ -61,6 +61,7 @@ export async function inspectSource(
         sniffed: image,
         holdBack: transferLimits(image).holdBack ?? 0,
         digest,
+        identified: digest,
         ...(extents === undefined ? {} : { data: extents.bytes }),
         ...(facts === undefined ? {} : { target: facts }),
       }),

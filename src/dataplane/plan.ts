@@ -15,6 +15,8 @@ export interface PlanRequest {
   readonly size?: number;
   /** A digest of the source is demanded, so all of it must be read. */
   readonly digest: boolean;
+  /** It is one that tells what the source is. */
+  readonly identified: boolean;
   /** A digest of the disk is demanded. */
   readonly diskDigest?: boolean;
   readonly way?: Way;
@@ -163,7 +165,7 @@ function room(request: PlanRequest): Refusal | undefined {
 /** Pure: decides from what is known before the first byte is written. */
 export function plan(request: PlanRequest): Plan {
   const { facts, sniffed } = request;
-  const pinned = isPinned(facts, request.digest);
+  const pinned = isPinned(facts, request.identified);
   const extents = byExtents(request);
   const seekable = (pinned && sniffed.codecs.length === 0) || extents;
   const base = {

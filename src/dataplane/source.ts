@@ -10,9 +10,9 @@ export interface Extent {
   readonly to: number;
 }
 
-/** `sha256:<64 hex>` or `sha512:<128 hex>`, or what only a store promises: `crc32c:<8 hex>`; lower case. */
+/** `sha256:<64 hex>` or `sha512:<128 hex>`, or a weak one: `md5:<32 hex>`, `sha1:<40 hex>`, and what only a store promises, `crc32c:<8 hex>`; lower case. */
 export interface Digest {
-  readonly algorithm: 'sha256' | 'sha512' | 'crc32c';
+  readonly algorithm: 'sha256' | 'sha512' | 'md5' | 'sha1' | 'crc32c';
   readonly hex: string;
 }
 

@@ -130,7 +130,7 @@ export async function transfer(
     const told = toldOf(opened.facts, options.sourceOptions);
     const { head, sniffed, probe } = await sniff(source, decoderLimits(options.memory), told, signal);
     const limits = transferLimits(sniffed, options.memory);
-    const extents = takesExtents(source.facts, sniffed, isStrong(digest), options.way)
+    const extents = takesExtents(source.facts, sniffed, readsAll(options, digest), options.way)
       ? await retrying(context, () => extentsOf(source, signal))
       : undefined;
     const size = sizeOf(options, sniffed, target.native, identity);
@@ -246,6 +246,11 @@ function sizeOf(
   return diskSize(sniffed.virtualSize, facts.capacity, claim);
 }
 
+/** Whether every byte of the source is to be read: what only a store promises, of damage, is compared where it can be. */
+function readsAll(options: TransferOptions, digest: Digest | undefined): boolean {
+  return options.digest !== undefined || isStrong(digest);
+}
+
 /** The plan, when it is not to refuse. */
 function decide(
   options: TransferOptions,
@@ -261,7 +266,8 @@ function decide(
     sniffed,
     holdBack: limits.holdBack ?? 0,
     target: target.facts,
-    digest: isStrong(digest),
+    digest: readsAll(options, digest),
+    identified: isStrong(digest),
     diskDigest: options.diskDigest !== undefined,
     preallocate: options.preallocate,
     ...(extents === undefined ? {} : { data: extents.bytes }),

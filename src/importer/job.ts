@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { isIP } from 'node:net';
 import type { Claim } from '../dataplane/claim.ts';
-import { parseDigest } from '../dataplane/digests.ts';
+import { parseChecksum } from '../dataplane/digests.ts';
 import type { FerryError } from '../dataplane/errors.ts';
 import { Guard } from '../dataplane/guard.ts';
 import { parseSize } from '../dataplane/sizes.ts';
@@ -110,7 +110,7 @@ function bool(env: NodeJS.ProcessEnv, name: string): boolean {
 
 function checksumOf(text: string): Digest {
   try {
-    return parseDigest(text.replaceAll(' ', ''));
+    return parseChecksum(text.replaceAll(' ', ''));
   } catch (error) {
     throw new JobError(`the checksum cannot be demanded: ${(error as Error).message}`);
   }

@@ -23,7 +23,7 @@ export function failed(error: unknown, job: Job | undefined): Ending {
   const { code } = error as FerryError;
   if (code === 'DIGEST_MISMATCH' && job.checksum) {
     const { algorithm, hex } = job.checksum;
-    const calculated = /is ((?:sha\d+):[0-9a-f]+)/.exec(said)?.[1] ?? 'another';
+    const calculated = /is ((?:md5|sha\d+):[0-9a-f]+)/.exec(said)?.[1] ?? 'another';
     const mismatch = `checksum validation failed: checksum mismatch: expected ${algorithm}:${hex}, calculated ${calculated}`;
     const place = job.content === 'archive' ? 'directory' : 'file';
     const message = `Unable to process data: Unable to transfer source data to target ${place}: ${mismatch}`;

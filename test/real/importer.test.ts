@@ -241,19 +241,22 @@ describe('what ends otherwise', () => {
     expect(ended.message).not.toContain('\n');
   });
 
-  test('a checksum that is right, and one that is wrong', async () => {
-    const right = await sha256(at('www/disk.qcow2'));
-    const good = await pod({ ...http('/disk.qcow2'), IMPORTER_CHECKSUM: right });
-    expect(good, good.log).toMatchObject({ exit: 0 });
-    await rm(root('data/disk.img'));
-    const wrong = `sha256:${'0'.repeat(64)}`;
-    const bad = await pod({ ...http('/disk.qcow2'), IMPORTER_CHECKSUM: wrong });
-    expect(bad.exit).toBe(0);
-    expect(JSON.parse(bad.message ?? '').message).toBe(
-      `Unable to process data: Unable to transfer source data to target file: checksum validation failed: checksum mismatch: expected ${wrong}, calculated ${right}`,
-    );
-    expect(await recognised(root('data/disk.img'))).toEqual([]);
-  });
+  test.each(['md5', 'sha1', 'sha256', 'sha512'])(
+    '%s: a checksum that is right, and one that is wrong',
+    async (name) => {
+      const [hex = ''] = (await run(`${name}sum`, 'coreutils', [at('www/disk.qcow2')])).split(' ');
+      const good = await pod({ ...http('/disk.qcow2'), IMPORTER_CHECKSUM: `${name}:${hex.toUpperCase()}` });
+      expect(good, good.log).toMatchObject({ exit: 0 });
+      await rm(root('data/disk.img'));
+      const wrong = `${name}:${'0'.repeat(hex.length)}`;
+      const bad = await pod({ ...http('/disk.qcow2'), IMPORTER_CHECKSUM: wrong });
+      expect(bad.exit).toBe(0);
+      expect(JSON.parse(bad.message ?? '').message).toBe(
+        `Unable to process data: Unable to transfer source data to target file: checksum validation failed: checksum mismatch: expected ${wrong}, calculated ${name}:${hex}`,
+      );
+      expect(await recognised(root('data/disk.img'))).toEqual([]);
+    },
+  );
 });
 
 describe('an archive', () => {
@@ -301,6 +304,19 @@ describe('an archive', () => {
     expect([exit, message]).toEqual([1, expect.stringMatching(/volume mode of the claim is Block/)]);
   });
 });
+
+test('a weak checksum is kept over a kill', async () => {
+  const [hex] = (await run('md5sum', 'coreutils', [at('www/disk.qcow2')])).split(' ');
+  const env = { ...http('/slow/disk.qcow2'), IMPORTER_CHECKSUM: `md5:${hex}` };
+  const first = await start(env);
+  await sleep(4500);
+  first.child.kill('SIGKILL');
+  await first.ended;
+  const second = await pod(env);
+  expect(second, second.log).toMatchObject({ exit: 0 });
+  expect(second.log).toMatch(/"resumes":1/);
+  await fileIsDisk();
+}, 150_000);
 
 test('what the volume held is overwritten; a kill is gone on from, by the claim', async () => {
   await mkdir(root('data'), { recursive: true });

@@ -87,7 +87,7 @@ export function promisedDigest(fields: Fields, whole: boolean): Digest | undefin
 }
 
 /** Bytes of each. */
-const LENGTHS = { sha256: 32, sha512: 64, crc32c: 4 } as const;
+const LENGTHS = { sha256: 32, sha512: 64, sha1: 20, md5: 16, crc32c: 4 } as const;
 
 function fromBase64(algorithm: Digest['algorithm'], text: string): Digest | undefined {
   const bytes = Buffer.from(text, 'base64');

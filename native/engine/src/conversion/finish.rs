@@ -45,7 +45,7 @@ struct Done {
     decoded: Decoded,
     source_digest: Option<SourceDigest>,
     /// Where it was demanded.
-    source_crc: Option<SourceDigest>,
+    source_weak: Option<SourceDigest>,
     past_finishing: Option<Finishing>,
     resumes: u32,
     options: Options,
@@ -100,7 +100,7 @@ impl Rest {
             to: self.to,
             decoded,
             source_digest: found.map(|(digest, _)| digest),
-            source_crc: found.and_then(|(_, crc)| crc),
+            source_weak: found.and_then(|(_, weak)| weak),
             past_finishing: self.past_finishing,
             resumes: self.resumes,
             options: self.options,
@@ -124,8 +124,7 @@ impl Rest {
 impl Done {
     fn verify_source(&self) -> Result<()> {
         let Some(expected) = self.options.digest else { return Ok(()) };
-        let crc = matches!(expected, SourceDigest::Crc32c(_));
-        match if crc { self.source_crc } else { self.source_digest } {
+        match if expected.is_weak() { self.source_weak } else { self.source_digest } {
             Some(found) if found == expected => Ok(()),
             Some(found) => Err(mismatch("source's digest", &expected.to_string(), &found.to_string())),
             None => {
@@ -247,8 +246,8 @@ impl Done {
         let f = self.past_finishing.clone().ok_or_else(Error::aborted)?;
         let length = f.virtual_size;
         self.demand_disk_digest(&f.disk_digest)?;
-        // A CRC is not in the record; the identity, which is, names it.
-        let demanded = self.options.digest.filter(|digest| !matches!(digest, SourceDigest::Crc32c(_)));
+        // A weak one is not in the record; the identity, which is, names it.
+        let demanded = self.options.digest.filter(|digest| !digest.is_weak());
         if demanded.is_some() && demanded.map(short) != f.source_digest {
             let what =
                 "the transfer that is being finished was verified against another digest; run again with --fresh";
@@ -346,7 +345,8 @@ fn short(digest: SourceDigest) -> [u8; 32] {
     match digest {
         SourceDigest::Sha256(bytes) => bytes,
         SourceDigest::Sha512(bytes) => std::array::from_fn(|i| bytes[i]),
-        SourceDigest::Crc32c(_) => [0; 32],
+        // Never the digest of the source that is shown.
+        SourceDigest::Crc32c(_) | SourceDigest::Md5(_) | SourceDigest::Sha1(_) => [0; 32],
     }
 }
 

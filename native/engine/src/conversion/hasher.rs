@@ -4,6 +4,8 @@ use std::fmt;
 use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use md5::Md5;
+use sha1::Sha1;
 use sha2::digest::common::hazmat::SerializableState;
 use sha2::{Digest, Sha256, Sha512};
 
@@ -19,10 +21,18 @@ pub enum SourceDigest {
     Sha512([u8; 64]),
     /// Castagnoli's CRC (RFC 3720, section 12.1), big-endian: what stores promise of what they keep.
     Crc32c([u8; 4]),
+    /// Old checksums (RFC 1321, RFC 3174), which people still have of old images.
+    Md5([u8; 16]),
+    Sha1([u8; 20]),
 }
 
 impl SourceDigest {
-    /// Reads `sha256:<64 hex>`, `sha512:<128 hex>` or `crc32c:<8 hex>`. Throws BAD_SPEC.
+    /// Whether two contents that have it in common can be made: then it tells damage, and not what something is.
+    pub fn is_weak(self) -> bool {
+        matches!(self, Self::Crc32c(_) | Self::Md5(_) | Self::Sha1(_))
+    }
+
+    /// Reads `sha256:<64 hex>`, and likewise `sha512`, `sha1`, `md5` and `crc32c`. Throws BAD_SPEC.
     pub fn parse(text: &str) -> Result<Self> {
         let bad = || Error::new(Code::BadSpec, Stage::Plan, "a digest is sha256:<64 hex> or sha512:<128 hex>");
         let (algorithm, hex) = text.split_once(':').ok_or_else(bad)?;
@@ -36,6 +46,8 @@ impl SourceDigest {
             "sha256" => bytes.try_into().map(SourceDigest::Sha256).map_err(|_| bad()),
             "sha512" => bytes.try_into().map(SourceDigest::Sha512).map_err(|_| bad()),
             "crc32c" => bytes.try_into().map(SourceDigest::Crc32c).map_err(|_| bad()),
+            "md5" => bytes.try_into().map(SourceDigest::Md5).map_err(|_| bad()),
+            "sha1" => bytes.try_into().map(SourceDigest::Sha1).map_err(|_| bad()),
             _ => Err(bad()),
         }
     }
@@ -47,6 +59,8 @@ impl fmt::Display for SourceDigest {
             SourceDigest::Sha256(bytes) => ("sha256", bytes),
             SourceDigest::Sha512(bytes) => ("sha512", bytes),
             SourceDigest::Crc32c(bytes) => ("crc32c", bytes),
+            SourceDigest::Md5(bytes) => ("md5", bytes),
+            SourceDigest::Sha1(bytes) => ("sha1", bytes),
         };
         write!(f, "{name}:")?;
         bytes.iter().try_for_each(|b| write!(f, "{b:02x}"))
@@ -66,6 +80,8 @@ pub enum Beside {
     /// Three times as dear as SHA-256.
     Sha512,
     Crc32c,
+    Md5,
+    Sha1,
 }
 
 impl Beside {
@@ -73,6 +89,8 @@ impl Beside {
         match demanded {
             Some(SourceDigest::Sha512(_)) => Self::Sha512,
             Some(SourceDigest::Crc32c(_)) => Self::Crc32c,
+            Some(SourceDigest::Md5(_)) => Self::Md5,
+            Some(SourceDigest::Sha1(_)) => Self::Sha1,
             Some(SourceDigest::Sha256(_)) | None => Self::Nothing,
         }
     }
@@ -82,6 +100,8 @@ enum Second {
     Nothing,
     Sha512(Box<Sha512>),
     Crc32c(u32),
+    Md5(Box<Md5>),
+    Sha1(Box<Sha1>),
 }
 
 /// The running hashes: SHA-256 always, another where it is demanded.
@@ -96,6 +116,8 @@ impl Hashes {
             Beside::Nothing => Second::Nothing,
             Beside::Sha512 => Second::Sha512(Box::default()),
             Beside::Crc32c => Second::Crc32c(0),
+            Beside::Md5 => Second::Md5(Box::default()),
+            Beside::Sha1 => Second::Sha1(Box::default()),
         };
         Self { sha256: Sha256::new(), second }
     }
@@ -106,6 +128,8 @@ impl Hashes {
             Second::Nothing => {}
             Second::Sha512(sha512) => sha512.update(bytes),
             Second::Crc32c(crc) => *crc = crc32c::crc32c_append(*crc, bytes),
+            Second::Md5(md5) => md5.update(bytes),
+            Second::Sha1(sha1) => sha1.update(bytes),
         }
     }
 
@@ -115,6 +139,8 @@ impl Hashes {
             Second::Nothing => {}
             Second::Sha512(sha512) => state.extend_from_slice(&sha512.serialize()),
             Second::Crc32c(crc) => state.extend_from_slice(&crc.to_be_bytes()),
+            Second::Md5(md5) => state.extend_from_slice(&md5.serialize()),
+            Second::Sha1(sha1) => state.extend_from_slice(&sha1.serialize()),
         }
         state
     }
@@ -127,6 +153,8 @@ impl Hashes {
                 Beside::Nothing => Second::Nothing,
                 Beside::Sha512 => Second::Sha512(Box::new(Sha512::deserialize(second.try_into().ok()?).ok()?)),
                 Beside::Crc32c => Second::Crc32c(u32::from_be_bytes(second.try_into().ok()?)),
+                Beside::Md5 => Second::Md5(Box::new(Md5::deserialize(second.try_into().ok()?).ok()?)),
+                Beside::Sha1 => Second::Sha1(Box::new(Sha1::deserialize(second.try_into().ok()?).ok()?)),
             },
         })
     }
@@ -215,7 +243,7 @@ impl Hasher {
         Ok(())
     }
 
-    /// The digest of people, SHA-512 where that was demanded, else SHA-256, and the CRC where it was; if all `length`
+    /// The digest of people, SHA-512 where that was demanded, else SHA-256, and the weak one where one was; if all `length`
     /// bytes were seen.
     pub fn finish(self, length: Option<u64>) -> Result<Option<(SourceDigest, Option<SourceDigest>)>> {
         if let Some((at, _)) = self.expected {
@@ -233,6 +261,8 @@ impl Hasher {
             Second::Nothing => (sha256, None),
             Second::Sha512(sha512) => (SourceDigest::Sha512(sha512.finalize().into()), None),
             Second::Crc32c(crc) => (sha256, Some(SourceDigest::Crc32c(crc.to_be_bytes()))),
+            Second::Md5(md5) => (sha256, Some(SourceDigest::Md5(md5.finalize().into()))),
+            Second::Sha1(sha1) => (sha256, Some(SourceDigest::Sha1(sha1.finalize().into()))),
         }))
     }
 }

@@ -182,8 +182,8 @@ impl Rest {
         self.intake.shared.check()?;
         let walked = self.walked.lock().unwrap_or_else(PoisonError::into_inner).take().ok_or_else(Error::aborted)?;
         let hasher = self.hashed.lock().unwrap_or_else(PoisonError::into_inner).take().ok_or_else(Error::aborted)?;
-        let (found, beside) = hasher.finish(Some(walked.source_length))?.ok_or_else(Error::aborted)?;
-        let against = if matches!(self.digest, Some(SourceDigest::Crc32c(_))) { beside } else { Some(found) };
+        let (found, weak) = hasher.finish(Some(walked.source_length))?.ok_or_else(Error::aborted)?;
+        let against = if self.digest.is_some_and(SourceDigest::is_weak) { weak } else { Some(found) };
         if let Some(expected) = self.digest
             && against != Some(expected)
         {
