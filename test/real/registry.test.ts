@@ -1,6 +1,6 @@
 // Disks in container images: from a real registry, and from the directories that skopeo writes.
 import { createHash } from 'node:crypto';
-import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdir, open, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { type Cli, cli } from '../support/cli.ts';
@@ -177,6 +177,69 @@ test('a directory that skopeo copied the image to', async () => {
   const none = await program.refused([`oci:${at('layout')}:other`, target]);
   expect(none).toMatchObject({ code: 'NOT_FOUND', message: expect.stringMatching(/has disk: write oci:/) });
 });
+
+test.each([
+  ['oci-archive', 'disk', 'other'],
+  ['docker-archive', 'example.org/vm/disk:1', 'other:1'],
+])(
+  'an archive that skopeo copied the image to: %s',
+  async (scheme, name, other) => {
+    const creds = `${LOGIN.username}:${LOGIN.password}`;
+    const archive = at(`${scheme}.tar`);
+    const copy = [
+      'copy',
+      '--src-tls-verify=false',
+      '--src-creds',
+      creds,
+      source('vm/disk'),
+      `${scheme}:${archive}:${name}`,
+    ];
+    await run('skopeo', 'skopeo', ['--insecure-policy', ...copy]);
+    const target = at('target.img');
+    for (const written of [`${scheme}:${archive}`, `${scheme}:${archive}:${name}`]) {
+      await program.imported([written, target, '--force']);
+      expect(await difference(at('disk.raw'), target)).toBeUndefined();
+    }
+    await rm(target);
+    const killed = await program.killedAfter(4500, [`${scheme}:${archive}`, target, '--rate', '5MB/s']);
+    expect(killed.signal).toBe('SIGKILL');
+    const report = await program.imported([`${scheme}:${archive}`, target]);
+    expect([report.resumes, await difference(at('disk.raw'), target)]).toEqual([1, undefined]);
+    await rm(target);
+    const refused = async (path: string): Promise<unknown> => program.refused([`${scheme}:${path}`, target]);
+    expect(await refused(`${archive}:${other}`)).toMatchObject({
+      code: 'NOT_FOUND',
+      message: expect.stringContaining(`has ${name}: write ${scheme}:${archive}:NAME`),
+    });
+    await shell(
+      `gzip -1 -c ${archive} > ${archive}.gz; head -c 2000000 ${archive} > ${archive}.cut; cp ${archive} ${archive}.bad`,
+    );
+    expect(await refused(`${archive}.gz`)).toMatchObject({
+      code: 'UNSUPPORTED',
+      message: expect.stringMatching(/is compressed: unpack it once/),
+    });
+    expect(await refused(`${archive}.cut`)).toMatchObject({ code: 'TRUNCATED' });
+    expect(await refused(at('disk.raw'))).toMatchObject({
+      code: 'UNSUPPORTED',
+      message: expect.stringMatching(/is no tar archive/),
+    });
+    await shell(`tar -C ${home.path} -cf ${archive}.other disk.qcow2`);
+    expect(await refused(`${archive}.other`)).toMatchObject({
+      code: 'NOT_FOUND',
+      message: expect.stringMatching(/is no archive of images/),
+    });
+    // A byte in the middle of the layer, which is nearly all of the archive.
+    const bad = await open(`${archive}.bad`, 'r+');
+    const middle = Math.floor((await bad.stat()).size / 2);
+    await bad.write(Buffer.from('never the same bytes'), 0, 20, middle);
+    await bad.close();
+    expect((await refused(`${archive}.bad`)) as { code: string }).toMatchObject({
+      code: expect.stringMatching(/^(DIGEST_MISMATCH|CORRUPT)$/),
+    });
+    await rm(target, { force: true });
+  },
+  120_000,
+);
 
 test('is inspected', async () => {
   const ended = await program.run(['inspect', source('vm/disk'), ...INSECURE], { env: ENV });

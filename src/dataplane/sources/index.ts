@@ -9,6 +9,7 @@ import { exec } from './exec.ts';
 import { file } from './file.ts';
 import { gcs } from './gcs.ts';
 import { http } from './http.ts';
+import { imageArchive } from './image-archive.ts';
 import { imageio } from './imageio.ts';
 import { layout } from './layout.ts';
 import { nbd } from './nbd.ts';
@@ -24,6 +25,7 @@ const DRIVERS: readonly SourceDriver<unknown>[] = [
   azure as SourceDriver<unknown>,
   registry as SourceDriver<unknown>,
   layout as SourceDriver<unknown>,
+  imageArchive as SourceDriver<unknown>,
   nbd as SourceDriver<unknown>,
   imageio as SourceDriver<unknown>,
   file as SourceDriver<unknown>,

@@ -50,27 +50,27 @@ export const layout: SourceDriver<LayoutSpec> = {
         reference: INDEX,
         platform,
         ...(path === undefined ? {} : { path }),
-        among: (text) => named(text, directory, name, platform),
+        among: (text) => named(text, `oci:${directory}`, name, platform),
       },
       context,
     );
   },
 };
 
-const INDEX = 'index.json';
+export const INDEX = 'index.json';
 
-/** The digest of the manifest that has a name in the index. Throws NOT_FOUND with the names that there are. */
-function named(text: string, directory: string, name: string | undefined, platform: Platform): string {
+/** The digest of the manifest that has a name in the index; `place` as it is written. Throws NOT_FOUND with the names that there are. */
+export function named(text: string, place: string, name: string | undefined, platform: Platform): string {
   const index = parseManifest(text);
   if (index.kind !== 'index') {
-    throw new FerryError(`${directory}/index.json is no index`, { code: 'CORRUPT', stage: 'plan' });
+    throw new FerryError(`the index.json of ${place} is no index`, { code: 'CORRUPT', stage: 'plan' });
   }
   const nameOf = (annotations: Readonly<Record<string, string>>): string =>
     annotations['org.opencontainers.image.ref.name'] ?? 'one without a name';
   const fits = index.manifests.filter((one) => name === undefined || nameOf(one.annotations) === name);
   if (fits.length === 0 || (name === undefined && new Set(fits.map((one) => nameOf(one.annotations))).size > 1)) {
     const names = index.manifests.map((one) => nameOf(one.annotations)).slice(0, 10);
-    throw new FerryError(`${directory} has ${names.join(', ') || 'no image'}: write oci:${directory}:NAME`, {
+    throw new FerryError(`${place} has ${names.join(', ') || 'no image'}: write ${place}:NAME`, {
       code: 'NOT_FOUND',
       stage: 'plan',
     });
