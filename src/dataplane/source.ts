@@ -29,6 +29,8 @@ export interface SourceFacts {
   readonly unidentified?: string;
   /** The source is an archive, and this is the disk in it (a registry's layer). */
   readonly disk?: Pick<Told, 'path' | 'directory'>;
+  /** Labels that the image asks for, for the claim of its disk (KubeVirt). */
+  readonly labels?: Readonly<Record<string, string>>;
   /** Nothing says where the bytes end, neither a length nor a framing: a cut looks like the end. */
   readonly openEnded?: boolean;
   /** The bytes come over a network: they may stall, be cut, and more connections may bring more. Absent = local. */

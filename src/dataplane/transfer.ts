@@ -94,6 +94,8 @@ export interface TransferReport {
   /** Source offset that this run went on from. */
   readonly resumedAt?: number;
   readonly leftOut: readonly string[];
+  /** Labels that the image asks for. */
+  readonly labels?: Readonly<Record<string, string>>;
   readonly notes: readonly string[];
 }
 
@@ -208,6 +210,7 @@ export async function transfer(
       retries: context.counters.retries,
       ...(resume ? { resumedAt } : {}),
       leftOut: sniffed.leftOut,
+      ...(opened.facts.labels === undefined ? {} : { labels: opened.facts.labels }),
       notes: decided.notes,
       ...report,
     };

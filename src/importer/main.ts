@@ -71,7 +71,7 @@ async function run(signal: AbortSignal): Promise<Ending> {
     if (target === FILE) await settle(FILE);
     metrics.progress = 100;
     say(`done: ${JSON.stringify({ ...report, source: undefined })}`);
-    return succeeded(job.preallocate);
+    return succeeded(job.preallocate, 'labels' in report ? report.labels : {});
   } catch (error) {
     if (signal.aborted) throw error;
     return failed(error, job);

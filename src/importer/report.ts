@@ -11,9 +11,18 @@ export interface Ending {
   readonly message?: string;
 }
 
-export function succeeded(preallocated: boolean): Ending {
+/** `labels` as far as the message has room for them: one that is longer would be no JSON, and the import tried for ever. */
+export function succeeded(preallocated: boolean, labels: Readonly<Record<string, string>> = {}): Ending {
   const result = { scratchSpaceRequired: false, preallocationApplied: preallocated, message: 'Import Complete' };
-  return { exit: 0, message: JSON.stringify(result) };
+  let message = JSON.stringify(result);
+  const fitting: Record<string, string> = {};
+  for (const [name, value] of Object.entries(labels)) {
+    const longer = JSON.stringify({ ...result, labels: { ...fitting, [name]: value } });
+    if (Buffer.byteLength(longer) > LONGEST) break;
+    fitting[name] = value;
+    message = longer;
+  }
+  return { exit: 0, message };
 }
 
 /** One line, as the controller takes only one; a checksum that differs ends with 0, so that the pod is not tried again. */

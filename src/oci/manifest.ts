@@ -31,7 +31,7 @@ export interface Platform {
 export type Manifest =
   | { readonly kind: 'index'; readonly manifests: readonly (Descriptor & { readonly platform?: Platform })[] }
   /** Lowest layer first. */
-  | { readonly kind: 'image'; readonly layers: readonly Descriptor[] };
+  | { readonly kind: 'image'; readonly layers: readonly Descriptor[]; readonly config?: Descriptor };
 
 function bad(what: string, code: 'CORRUPT' | 'UNSUPPORTED' = 'CORRUPT'): FerryError {
   return new FerryError(`the registry's manifest ${what}`, { code, stage: 'plan' });
@@ -58,7 +58,7 @@ export function parseManifest(text: string): Manifest {
     throw bad('is not JSON');
   }
   if (typeof parsed !== 'object' || parsed === null) throw bad('is no object');
-  const { schemaVersion, manifests, layers } = parsed as Record<string, unknown>;
+  const { schemaVersion, manifests, layers, config } = parsed as Record<string, unknown>;
   if (schemaVersion === 1)
     throw bad('is of schema 1, which registries no longer serve: push the image again', 'UNSUPPORTED');
   if (Array.isArray(manifests)) {
@@ -71,7 +71,7 @@ export function parseManifest(text: string): Manifest {
     };
   }
   if (!Array.isArray(layers)) throw bad('has neither layers nor manifests', 'UNSUPPORTED');
-  return { kind: 'image', layers: layers.map(descriptor) };
+  return { kind: 'image', layers: layers.map(descriptor), ...(config ? { config: descriptor(config) } : {}) };
 }
 
 function descriptor(value: unknown): Descriptor {
@@ -133,6 +133,11 @@ export function choose(index: Extract<Manifest, { kind: 'index' }>, platform: Pl
       .join(', ')}: choose with --platform`,
     { code: 'NOT_FOUND', stage: 'plan' },
   );
+}
+
+/** Whether it is the configuration of an image: artifacts have others, of which nothing is known. */
+export function isConfiguration({ mediaType }: Descriptor): boolean {
+  return /^application\/vnd\.(oci\.image\.config|docker\.container\.image)\.v1\+json$/.test(mediaType);
 }
 
 /** Whether a layer is a file system's, packed with tar; others (of artifacts) are what they hold. */

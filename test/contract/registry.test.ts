@@ -47,7 +47,7 @@ sourceContract(
       content,
       proxy,
       // The manifest comes over the first.
-      carrier: 2,
+      carrier: 3,
       open: (context) => openSource(`docker://127.0.0.1:${proxy.port}/images/disk`, INSECURE, context),
       [Symbol.asyncDispose]: () => proxy[Symbol.asyncDispose](),
     };

@@ -43,6 +43,15 @@ beforeAll(async () => {
   [registry, s3, gcs] = await Promise.all([startRegistry({ access: 'login' }), s3Store(), gcsStore()]);
   const image = await readFile(at('www/disk.qcow2'));
   await registry.push('vm/disk', 'latest', [{ content: image, mediaType: 'application/x-qcow2' }]);
+  const Env = [
+    'PATH=/bin',
+    'INSTANCETYPE_KUBEVIRT_IO_DEFAULT_INSTANCETYPE=u1.medium',
+    'INSTANCETYPE_KUBEVIRT_IO_DEFAULT_PREFERENCE=fedora',
+    'KUBEVIRT_IO_BAD=no label: it has blanks',
+  ];
+  await registry.push('vm/disk', 'labelled', [{ content: image, mediaType: 'application/x-qcow2' }], {
+    config: { Env },
+  });
   for (const store of [s3, gcs]) await store.put('disk.qcow2', image);
 }, 120_000);
 afterAll(async () => {
@@ -148,6 +157,23 @@ describe('every source', () => {
     expect(await difference(at('disk.raw'), device.path, SIZE)).toBeUndefined();
     await rm(at('device'));
     for (const secret of [LOGIN.password, KEY.password]) expect(file.log + block.log).not.toContain(secret);
+  });
+
+  test('a container image that asks for labels', async () => {
+    const { exit, message, log } = await pod({
+      IMPORTER_SOURCE: 'registry',
+      IMPORTER_ENDPOINT: `docker://${registry.host}/vm/disk:labelled`,
+      INSECURE_TLS: 'true',
+      ...credentials(LOGIN.username, LOGIN.password),
+    });
+    expect(exit, log).toBe(0);
+    expect(JSON.parse(message ?? '')).toEqual({
+      ...DONE,
+      labels: {
+        'instancetype.kubevirt.io/default-instancetype': 'u1.medium',
+        'instancetype.kubevirt.io/default-preference': 'fedora',
+      },
+    });
   });
 
   test('none: an empty disk', async () => {

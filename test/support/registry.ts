@@ -32,7 +32,7 @@ export interface Registry extends AsyncDisposable {
   revoke(): void;
   /** Answers the next so many requests with 429 and `Retry-After: 0`. */
   busy: number;
-  push(repository: string, tag: string, layers: readonly Layer[]): Promise<string>;
+  push(repository: string, tag: string, layers: readonly Layer[], configuration?: object): Promise<string>;
   pushIndex(repository: string, tag: string, images: Readonly<Record<string, string>>): Promise<string>;
 }
 
@@ -118,10 +118,10 @@ export async function startRegistry({ access, tls = false }: RegistryOptions): P
     set busy(count: number) {
       state.busy = count;
     },
-    async push(repository, tag, layers) {
+    async push(repository, tag, layers, configuration = {}) {
       const config = {
         mediaType: 'application/vnd.oci.image.config.v1+json',
-        ...(await blob(repository, Buffer.from('{}'))),
+        ...(await blob(repository, Buffer.from(JSON.stringify(configuration)))),
       };
       const descriptors = [];
       for (const { content, ...layer } of layers) descriptors.push({ ...layer, ...(await blob(repository, content)) });

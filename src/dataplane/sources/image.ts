@@ -1,8 +1,10 @@
 import { createHash } from 'node:crypto';
+import { labelsOf } from '../../oci/labels.ts';
 import {
   choose,
   type Descriptor,
   isArchive,
+  isConfiguration,
   MANIFEST_LIMIT,
   type Manifest,
   type Platform,
@@ -11,6 +13,7 @@ import {
 } from '../../oci/manifest.ts';
 import type { Context } from '../context.ts';
 import { FerryError } from '../errors.ts';
+import { filtered } from '../filters/filtered.ts';
 import { native, type Told } from '../native.ts';
 import { probed } from '../sniff.ts';
 import type { Digest, Source } from '../source.ts';
@@ -46,15 +49,16 @@ const DISKS: Told = { directory: 'disk' };
 export async function openImage(blobs: Blobs, wanted: Wanted, context: Context): Promise<Source> {
   const { image, digest } = await imageOf(blobs, wanted, context);
   const name = `${blobs.name}@${digest}`;
+  const labels = await labelsIn(blobs, image.config, context);
   const artifact = artifactOf(image.layers, wanted.path);
-  if (artifact) return asBlob(await blobs.blob(artifact), artifact, name);
+  if (artifact) return labelled(asBlob(await blobs.blob(artifact), artifact, name), labels);
   const disk = wanted.path === undefined ? DISKS : { path: wanted.path };
   const layers = [...image.layers].reverse();
   for (const [above, layer] of layers.entries()) {
     const found = await holds(blobs, layer, disk, context).catch((error: unknown) => {
       throw unreadable(error, layer, layers.length - above);
     });
-    if (found === 'yes') return asBlob(await blobs.blob(layer), layer, name, disk);
+    if (found === 'yes') return labelled(asBlob(await blobs.blob(layer), layer, name, disk), labels);
     if (found === 'hidden') break;
     context.log.info(`layer ${layers.length - above} of ${layers.length} has no disk`);
   }
@@ -90,6 +94,32 @@ async function imageOf(
 async function wholeOf(opened: Source, context: Context): Promise<Uint8Array> {
   await using source = opened;
   return await whole(source, MANIFEST_LIMIT, 'the manifest', context.signal);
+}
+
+type Labels = Readonly<Record<string, string>>;
+
+/** What the configuration of an image says of the disk's machine. The disk is the disk without it too. */
+async function labelsIn(blobs: Blobs, config: Descriptor | undefined, context: Context): Promise<Labels> {
+  if (config === undefined || !isConfiguration(config)) return {};
+  try {
+    const bytes = await wholeOf(await blobs.blob(config), context);
+    verify(bytes, config.digest);
+    return labelsOf(Buffer.from(bytes).toString('utf8'));
+  } catch (error) {
+    if (context.signal.aborted) throw error;
+    context.log.warn(`the image's labels are not known: ${(error as Error).message}`);
+    return {};
+  }
+}
+
+function labelled(source: Source, labels: Labels): Source {
+  const list = Object.entries(labels).map((pair) => pair.join('='));
+  if (list.length === 0) return source;
+  return {
+    ...filtered(source, (range, signal) => source.read(range, signal)),
+    facts: { ...source.facts, labels },
+    details: { ...source.details, labels: list },
+  };
 }
 
 /** The title of a file in an artifact (ORAS, "org.opencontainers.image.title"). */
