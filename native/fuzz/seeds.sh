@@ -4,7 +4,7 @@
 set -eu
 cd "$(dirname "$0")"
 rm -rf corpus
-mkdir -p corpus/gzip corpus/zstd corpus/xz corpus/lz4 corpus/bzip2 corpus/tar corpus/qcow2 corpus/sniff
+mkdir -p corpus/gzip corpus/zstd corpus/xz corpus/lz4 corpus/bzip2 corpus/tar corpus/unpack corpus/qcow2 corpus/sniff
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
@@ -66,6 +66,17 @@ archive() { name=$1; shift; tar -C "$work/tree" --owner=0 --group=0 --mtime=@0 -
 for format in v7 gnu ustar posix; do archive "$format" "--format=$format" notes disk.img; done
 archive gnu-sparse --format=gnu -S notes holes.raw
 for version in 0.0 0.1 1.0; do archive "pax-sparse-$version" --format=posix -S "--sparse-version=$version" holes.raw; done
+
+mkdir -p "$work/links/a/b"
+printf content > "$work/links/a/file"
+ln "$work/links/a/file" "$work/links/a/b/hard"
+ln -s ../file "$work/links/a/b/soft"
+ln -s a/b "$work/links/c"
+ln -s nowhere "$work/links/dangling"
+for format in ustar gnu posix; do tar -C "$work/links" --owner=0 --group=0 --mtime=@0 -b 1 "--format=$format" -cf "corpus/unpack/$format" .; done
+gzip -9 < corpus/unpack/ustar > corpus/unpack/gzip
+zstd -q < corpus/unpack/posix | gzip -1 > corpus/unpack/nested
+cp corpus/tar/gnu-sparse corpus/tar/pax-sparse-1.0 corpus/unpack/
 
 # Clusters of 512 bytes keep an image with all its tables at a few KiB.
 image() {

@@ -9,6 +9,7 @@ pub mod patches;
 pub mod random;
 pub mod repair;
 pub mod small_images;
+pub mod unpack;
 
 use std::sync::LazyLock;
 
