@@ -11,6 +11,8 @@ export interface SourceFlags {
   readonly insecureRedirects?: boolean;
   /** Path of the disk in an archive. */
   readonly path?: string;
+  /** Name or number of the disk in an archive. */
+  readonly disk?: string;
   readonly sourceFormat?: string;
   readonly sourceUnchanged?: boolean;
   readonly platform?: string;
@@ -29,6 +31,7 @@ const FORMATS = ['raw', 'qcow2', 'vmdk', 'vhd', 'vpc', 'vhdx', 'vdi', 'parallels
 export function addSourceFlags(command: Command): Command {
   return command
     .option('--path <path>', 'the disk in an archive or container image that has several files')
+    .option('--disk <name>', 'of an archive with several disks the one of this name, or of this number from 1')
     .addOption(
       new Option(
         '--source-format <format>',
@@ -96,6 +99,7 @@ export async function sourceOptions(flags: SourceFlags, env: NodeJS.ProcessEnv =
     ...(flags.insecureRedirects ? { insecureRedirects: true } : {}),
     ...(flags.anonymous ? { anonymous: true } : {}),
     ...(flags.path === undefined ? {} : { path: flags.path }),
+    ...(flags.disk === undefined ? {} : { disk: flags.disk }),
     ...(flags.sourceFormat === undefined ? {} : { format: flags.sourceFormat }),
     ...(flags.sourceUnchanged ? { unchanged: true } : {}),
     ...(flags.platform === undefined ? {} : { platform: flags.platform }),

@@ -8,9 +8,10 @@ export interface Identity {
   readonly length?: number;
   /** The digest that was demanded or promised, as `sha256:<hex>`. */
   readonly digest?: string;
-  /** --size, --path, --source-format and the kind of file that is written, since with others it is something else. */
+  /** --size, --path, --disk, --source-format and the kind of file that is written, since with others it is something else. */
   readonly size?: number;
   readonly path?: string;
+  readonly disk?: string;
   readonly format?: string;
   readonly output?: string;
 }
@@ -18,7 +19,7 @@ export interface Identity {
 export function identityOf(
   source: Source,
   digest: Digest | undefined,
-  { size, path, format, output }: Pick<Identity, 'size' | 'path' | 'format' | 'output'>,
+  { size, path, disk, format, output }: Pick<Identity, 'size' | 'path' | 'disk' | 'format' | 'output'>,
 ): Identity {
   const { validator, length } = source.facts;
   return {
@@ -28,6 +29,7 @@ export function identityOf(
     ...(digest === undefined ? {} : { digest: formatDigest(digest) }),
     ...(size === undefined ? {} : { size }),
     ...(path === undefined ? {} : { path }),
+    ...(disk === undefined ? {} : { disk }),
     ...(format === undefined ? {} : { format }),
     ...(output === undefined ? {} : { output }),
   };
@@ -40,6 +42,7 @@ export function compareIdentity(found: Identity, mine: Identity): Likeness {
   const sameDisk =
     found.size === mine.size &&
     found.path === mine.path &&
+    found.disk === mine.disk &&
     found.format === mine.format &&
     found.output === mine.output;
   // With a digest, digest and length are enough: another mirror may go on.

@@ -20,9 +20,13 @@ export interface Refusal {
 
 /** What is said of a source, and else found out. */
 export interface Told {
-  /** The disk in an archive: at a path, or the only file of a directory. Neither = its only disk. */
+  /**
+   * The disk in an archive: at a path, the only file of a directory, or the disk of a name or number (from 1). None = its
+   * only disk.
+   */
   readonly path?: string;
   readonly directory?: string;
+  readonly disk?: string;
   /** Name of the image's format ('raw' too): nothing else is accepted. */
   readonly format?: string;
 }
@@ -44,8 +48,8 @@ export interface Sniffed {
   /** Memory of the decoders: largest window, and all together. */
   readonly window: number;
   readonly decoderMemory: number;
-  /** What was picked of an archive; `size` in bytes, holes counted. */
-  readonly member?: { readonly name: string; readonly size: number };
+  /** What was picked of an archive; `size` in bytes, holes counted, where it is known before the end. */
+  readonly member?: { readonly name: string; readonly size?: number };
   /** The disk lies in an archive behind the head: a Probe finds it. */
   readonly unseen?: boolean;
   /** Bytes of the head that are needed to say what it is, where more than were given: then it is refused. */

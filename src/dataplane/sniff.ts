@@ -3,9 +3,21 @@ import type { HeadSource } from './filters/head.ts';
 import { fromEngine, type Limits, native, type Probe, type Sniffed, type Told } from './native.ts';
 import type { SourceFacts, SourceOptions } from './source.ts';
 
-/** What a person and the source itself say. */
-export function toldOf({ disk }: SourceFacts, { path, format }: SourceOptions): Told {
-  return { ...(disk ?? (path === undefined ? {} : { path })), ...(format === undefined ? {} : { format }) };
+/** What a person and the source itself say. Throws BAD_SPEC where the disk is named twice. */
+export function toldOf(facts: SourceFacts, { path, disk, format }: SourceOptions): Told {
+  if (disk !== undefined && (path !== undefined || facts.disk !== undefined)) {
+    throw new FerryError(
+      path === undefined
+        ? '--disk is for archives: of a container image, --path names the disk'
+        : '--disk and --path both name the disk: give one of them',
+      { code: 'BAD_SPEC', stage: 'plan' },
+    );
+  }
+  return {
+    ...(facts.disk ?? (path === undefined ? {} : { path })),
+    ...(disk === undefined ? {} : { disk }),
+    ...(format === undefined ? {} : { format }),
+  };
 }
 
 export interface Found {

@@ -84,6 +84,8 @@ export interface SourceOptions {
   readonly s3?: { readonly endpoint?: string; readonly region?: string };
   /** Path of the disk in an archive or image. */
   readonly path?: string;
+  /** Of several disks in an archive the one of this name, or of this number from 1. */
+  readonly disk?: string;
   /** Format of the image: nothing else is accepted. Default: by its header. */
   readonly format?: string;
   /** A person says that nobody writes to it: it may be resumed though nothing identifies it. Default false. */

@@ -88,6 +88,43 @@ test('a second disk is an error by name, and nothing on the target looks like on
   expect(none).toMatchObject({ code: 'NOT_FOUND', message: expect.stringMatching(/it has noise\.bin, a\.ovf; name/) });
 });
 
+test('an OVA: its descriptor says which disks there are, its manifest what they hash to', async () => {
+  const [first, second] = ['system.vmdk', 'data.vmdk'];
+  await shell(`mkdir ${at('ova')} && cd ${at('ova')} && cp ../in/disk.vmdk ${first} && gzip -c ../in/disk.raw > ${second} &&
+    echo '<Envelope xmlns:ovf="o"><References><File ovf:id="f1" ovf:href="${first}"/>
+      <File ovf:id="f2" ovf:href="${second}" ovf:compression="gzip"/></References><DiskSection>
+      <Disk ovf:diskId="d1" ovf:fileRef="f1" ovf:capacity="48" ovf:capacityAllocationUnits="byte * 2^20"/>
+      <Disk ovf:diskId="d2" ovf:fileRef="f2" ovf:capacity="${SIZE}"/></DiskSection></Envelope>' > vm.ovf &&
+    openssl sha256 vm.ovf ${first} ${second} | sed 's/^SHA2-/SHA/' > vm.mf &&
+    tar -cf ../www/two.ova vm.ovf vm.mf ${first} ${second} && tar -cf ../www/late.ova vm.ovf ${first} ${second} vm.mf &&
+    printf x | dd of=${second} bs=1 seek=5 conv=notrunc status=none &&
+    tar -cf ../www/changed.ova vm.ovf ${first} ${second} vm.mf && tar -cf ../www/changed-early.ova vm.ovf vm.mf ${first} ${second}`);
+  for (const name of ['two.ova', 'late.ova']) {
+    expect(await arrives(`${server.url}/${name}`, '--disk', '1')).toMatchObject({ format: 'vmdk', codecs: ['tar'] });
+    const packed = await arrives(`${server.url}/${name}`, '--disk', second);
+    expect(packed).toMatchObject({ format: 'raw', codecs: ['tar', 'gzip'] });
+    const message = expect.stringContaining(
+      '2 disks: 1 system.vmdk (48 MiB), 2 data.vmdk (48 MiB); name one with --disk',
+    );
+    const refused = await program.refused([`${server.url}/${name}`, at('target.img')]);
+    expect(refused).toMatchObject({ code: 'UNSUPPORTED', stage: 'plan', message });
+  }
+  for (const name of ['changed.ova', 'changed-early.ova']) {
+    await using device = await loopDevice(at(`${name}.device`), SIZE + MiB);
+    // Only a byte of gzip's header that nobody reads is another: the manifest alone tells.
+    const refused = await program.refused([`${server.url}/${name}`, device.path, '--disk', '2']);
+    expect(refused).toMatchObject({
+      code: 'DIGEST_MISMATCH',
+      message: expect.stringContaining('SHA256 of data.vmdk is'),
+    });
+    expect(await recognised(device.path)).toEqual([]);
+  }
+  const both = await program.refused([`${server.url}/two.ova`, at('target.img'), '--disk', '1', '--path', first]);
+  expect(both).toMatchObject({ code: 'BAD_SPEC', message: expect.stringContaining('give one of them') });
+  const none = await program.refused([at('in/disk.vmdk'), at('target.img'), '--disk', '1']);
+  expect(none).toMatchObject({ code: 'BAD_SPEC', message: expect.stringContaining('the source is none') });
+});
+
 test('a raw disk in an archive is gone on with where it stopped', async () => {
   const [source, target] = [at('www/again.tar'), at('target.img')];
   await copyFile(at('www/plain.tar'), source);

@@ -12,23 +12,25 @@ use crate::errors::{bad, thrown};
 use crate::limits::{LimitsInit, limits};
 use crate::offset::whole;
 
-/// Which member of an archive is the disk: at a path, or the only file of a directory; neither = the only disk. And the
-/// format of the image, where it is known.
+/// Which member of an archive is the disk: at a path, the only file of a directory, or the disk of a name or number;
+/// none = the only disk. And the format of the image, where it is known.
 #[napi(object)]
 #[derive(Clone, Default)]
 pub struct ToldInit {
     pub path: Option<String>,
     pub directory: Option<String>,
+    pub disk: Option<String>,
     pub format: Option<String>,
 }
 
 /// BAD_SPEC when there is no such format.
 pub fn told(init: Option<ToldInit>) -> napi::Result<Told> {
-    let ToldInit { path, directory, format } = init.unwrap_or_default();
-    let pick = match (path, directory) {
-        (Some(path), _) => Pick::Path(path),
-        (None, Some(directory)) => Pick::Directory(directory),
-        (None, None) => Pick::Only,
+    let ToldInit { path, directory, disk, format } = init.unwrap_or_default();
+    let pick = match (path, directory, disk) {
+        (Some(path), ..) => Pick::Path(path),
+        (None, Some(directory), _) => Pick::Directory(directory),
+        (None, None, Some(disk)) => Pick::Disk(disk),
+        (None, None, None) => Pick::Only,
     };
     let named = |name: String| Named::parse(&name).ok_or_else(|| bad(format!("there is no format {name}")));
     Ok(Told { pick, format: format.map(named).transpose()? })
@@ -37,7 +39,7 @@ pub fn told(init: Option<ToldInit>) -> napi::Result<Told> {
 #[napi(object)]
 pub struct Member {
     pub name: String,
-    pub size: f64,
+    pub size: Option<f64>,
 }
 
 #[napi(object)]
@@ -87,7 +89,7 @@ fn shown(s: sniff::Sniffed) -> Sniffed {
         left_out: s.left_out,
         window: s.window as f64,
         decoder_memory: s.decoder_memory as f64,
-        member: s.member.map(|member| Member { name: member.name, size: member.size as f64 }),
+        member: s.member.map(|member| Member { name: member.name, size: member.size.map(|n| n as f64) }),
         unseen: s.unseen,
         wanted: s.wanted as f64,
         hides: s.hides,

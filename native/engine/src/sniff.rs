@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::archives::{Member, Pick, tar::Tar};
+use crate::archives::{self, Archive, Member, Pick, shown};
 use crate::codecs::layers::{Between, open_layers};
 use crate::codecs::{Codec, Kind, Restart, Sink};
 use crate::error::{Code, Error, Result, Stage};
@@ -83,38 +83,42 @@ pub struct Probe {
     limits: Limits,
     /// What is around the archive.
     outer: Option<Box<dyn Codec>>,
-    tar: Tar,
+    archive: Box<dyn Archive>,
     head: Head,
 }
 
 impl Probe {
     /// `sniffed` says [`Sniffed::unseen`].
     pub fn new(sniffed: Sniffed, limits: &Limits) -> Result<Self> {
-        let around = &sniffed.codecs[..sniffed.codecs.len().saturating_sub(1)];
+        let Some((&kind, around)) = sniffed.codecs.split_last() else {
+            return Err(refuse(Code::BadSpec, "there is no archive to look into"));
+        };
         let outer = if around.is_empty() { None } else { Some(open_layers(around, &sniffed.told.pick, limits, None)?) };
-        let tar = Tar::new(&sniffed.told.pick, None)?;
+        let archive = archives::open(kind, &sniffed.told.pick)?;
         let head = Head { bytes: vec![0; DECODED], filled: 0 };
-        Ok(Self { sniffed, limits: limits.clone(), outer, tar, head })
+        Ok(Self { sniffed, limits: limits.clone(), outer, archive, head })
     }
 
     /// Takes the next bytes of the source; true when no more are wanted.
     pub fn push(&mut self, bytes: &[u8]) -> Result<bool> {
         let pushed = match &mut self.outer {
-            Some(outer) => outer.push(bytes, &mut Between::new(&mut self.tar, &mut self.head)),
-            None => self.tar.push(bytes, &mut self.head),
+            Some(outer) => outer.push(bytes, &mut Between::new(&mut *self.archive, &mut self.head)),
+            None => self.archive.push(bytes, &mut self.head),
         };
         let enough = self.head.filled == DECODED;
         match pushed {
             // The head is full: its sink takes no more.
             Err(_) if enough => Ok(true),
             Err(error) => Err(error),
-            Ok(()) => Ok(enough || self.tar.member().is_some_and(|member| member.size == self.head.filled as u64)),
+            Ok(()) => {
+                Ok(enough || self.archive.member().is_some_and(|member| member.size == Some(self.head.filled as u64)))
+            }
         }
     }
 
     /// Whether the archive hides what is wanted in the layers below it.
     pub fn hides(&self) -> bool {
-        self.tar.hides()
+        self.archive.hides()
     }
 
     /// What is inside. `ended`: all of the source was given. Fails with NOT_FOUND when the archive has no such member,
@@ -122,13 +126,13 @@ impl Probe {
     pub fn finish(mut self, ended: bool) -> Result<Sniffed> {
         if ended {
             if let Some(outer) = &mut self.outer {
-                outer.finish(&mut Between::new(&mut self.tar, &mut self.head))?;
+                outer.finish(&mut Between::new(&mut *self.archive, &mut self.head))?;
             }
-            self.tar.finish(&mut self.head)?;
+            self.archive.finish(&mut self.head)?;
         }
         let mut s = self.sniffed;
         s.unseen = false;
-        s.member = self.tar.member().cloned();
+        s.member = self.archive.member().cloned();
         self.head.bytes.truncate(self.head.filled);
         let looked = if self.head.bytes.is_empty() {
             Err(empty(&s))
@@ -222,8 +226,8 @@ fn descend(
         s.window = s.window.max(memory.window);
         s.decoder_memory += memory.total;
         let outermost = s.codecs.len() == 1;
-        inner = if kind == Kind::Tar {
-            unpack(s, &inner, whole && outermost, reach)?
+        inner = if kind.is_archive() {
+            unpack(s, kind, &inner, whole && outermost, reach)?
         } else {
             decompress(kind, &inner, whole && outermost, reach, limits)?
         };
@@ -231,9 +235,14 @@ fn descend(
             return Ok(());
         }
     }
+    if let (Pick::Disk(wanted), false) = (&s.told.pick, s.codecs.iter().any(|kind| kind.is_archive())) {
+        let message =
+            format!("--disk {} chooses a disk of an archive, and the source is none: leave it out", shown(wanted));
+        return Err(refuse(Code::BadSpec, message));
+    }
     let file_length = match s.codecs.last() {
         None => source_length,
-        Some(Kind::Tar) => s.member.as_ref().map(|member| member.size),
+        Some(kind) if kind.is_archive() => s.member.as_ref().and_then(|member| member.size),
         Some(_) => None,
     };
     let driver = driver_of(s.told.format, &inner)?;
@@ -326,24 +335,24 @@ fn decompress(kind: Kind, input: &[u8], whole: bool, reach: usize, limits: &Limi
 }
 
 /// The beginning of the member that was picked.
-fn unpack(s: &mut Sniffed, input: &[u8], whole: bool, reach: usize) -> Result<Vec<u8>> {
+fn unpack(s: &mut Sniffed, kind: Kind, input: &[u8], whole: bool, reach: usize) -> Result<Vec<u8>> {
     let mut sink = Head { bytes: vec![0; reach], filled: 0 };
-    let mut tar = Tar::new(&s.told.pick, None)?;
-    if let Err(error) = tar.push(input, &mut sink)
+    let mut archive = archives::open(kind, &s.told.pick)?;
+    if let Err(error) = archive.push(input, &mut sink)
         && sink.filled == 0
     {
         return Err(Error { stage: Stage::Plan, ..error });
     }
-    s.member = tar.member().cloned();
+    s.member = archive.member().cloned();
     sink.bytes.truncate(sink.filled);
     if sink.filled > 0 {
         return Ok(sink.bytes);
     }
     match &s.member {
-        Some(member) if member.size == 0 => Err(empty(s)),
+        Some(member) if member.size == Some(0) => Err(empty(s)),
         _ if whole => {
-            s.hides = tar.hides();
-            tar.finish(&mut sink)?;
+            s.hides = archive.hides();
+            archive.finish(&mut sink)?;
             Err(refuse(Code::Truncated, "the archive ends before its disk begins"))
         }
         _ => {

@@ -5,7 +5,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
 
-use diskferry_engine::archives::Pick;
+use diskferry_engine::archives::{Archive, Pick};
 use diskferry_engine::codecs::{Codec, Kind, Restart};
 use diskferry_engine::error::{Code, Result};
 use diskferry_engine::limits::Limits;

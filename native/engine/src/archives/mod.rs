@@ -1,7 +1,13 @@
 //! Archives around an image. To the codecs around it and inside it an archive is a codec: it gives out one member.
 
+use crate::codecs::{Codec, Kind};
+use crate::error::{Code, Error, Result, Stage};
+
+mod choice;
 pub mod entry;
 pub mod framing;
+pub mod manifest;
+pub mod ovf;
 mod pick;
 pub mod sparse;
 pub mod tar;
@@ -13,6 +19,22 @@ pub use pick::{Pick, shown};
 pub struct Member {
     /// Its path in the archive, for people: no control characters.
     pub name: String,
-    /// Bytes of it, holes counted.
-    pub size: u64,
+    /// Bytes of it, holes counted; where they are known before its end.
+    pub size: Option<u64>,
+}
+
+/// A codec that gives out one member.
+pub trait Archive: Codec {
+    /// What was picked, once its header has passed.
+    fn member(&self) -> Option<&Member>;
+    /// Whether the archive takes what was wanted away from the layers below it ("Whiteouts", OCI image-spec layer.md).
+    fn hides(&self) -> bool;
+}
+
+/// An archive from its beginning. Fails with BAD_SPEC where `kind` is a compression.
+pub fn open(kind: Kind, pick: &Pick) -> Result<Box<dyn Archive>> {
+    match kind {
+        Kind::Tar => Ok(Box::new(tar::Tar::new(pick, None)?)),
+        _ => Err(Error::new(Code::BadSpec, Stage::Decode, format!("{} is no archive", kind.name()))),
+    }
 }

@@ -12,12 +12,17 @@ pub enum Pick {
     Path(String),
     /// The only file directly in this directory (a containerDisk's `disk`).
     Directory(String),
+    /// The one of this name, or, of digits, the one of this number from 1: of those that an OVF descriptor lists, or else
+    /// that are disk images.
+    Disk(String),
 }
 
 /// What an entry's name says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Named {
     Picked,
+    /// A disk image.
+    Image,
     /// Its first bytes decide.
     Perhaps,
     Other,
@@ -39,7 +44,10 @@ impl Pick {
                     !name.contains('/') && !name.starts_with(".wh.")
                 })
             }
-            Pick::Only => {
+            Pick::Disk(wanted) if self.number().is_none() => {
+                clean(wanted) == path || path.rsplit('/').next() == Some(wanted.as_str())
+            }
+            Pick::Only | Pick::Disk(_) => {
                 let name = path.rsplit('/').next().unwrap_or(path).to_ascii_lowercase();
                 let mut parts = name.rsplit('.');
                 let mut last = parts.next().unwrap_or_default();
@@ -50,20 +58,25 @@ impl Pick {
                 if name.starts_with("._") {
                     return Named::Other;
                 }
-                if !IMAGES.contains(&last) {
-                    return Named::Perhaps;
-                }
-                true
+                return if IMAGES.contains(&last) { Named::Image } else { Named::Perhaps };
             }
         };
         if picked { Named::Picked } else { Named::Other }
+    }
+
+    /// The number of a disk, from 1.
+    pub fn number(&self) -> Option<u64> {
+        match self {
+            Pick::Disk(wanted) if wanted.bytes().all(|b| b.is_ascii_digit()) => wanted.parse().ok(),
+            _ => None,
+        }
     }
 
     /// Whether an entry of this name takes what is wanted away from lower layers: `.wh.NAME`, or `.wh..wh..opq` for all
     /// of a directory ("Whiteouts", OCI image-spec layer.md).
     pub fn hidden_by(&self, path: &str) -> bool {
         let wanted = match self {
-            Pick::Only => return false,
+            Pick::Only | Pick::Disk(_) => return false,
             Pick::Path(wanted) | Pick::Directory(wanted) => clean(wanted),
         };
         let (directory, name) = path.rsplit_once('/').unwrap_or(("", path));
@@ -83,6 +96,7 @@ impl Pick {
             Pick::Only => "no disk image".to_owned(),
             Pick::Path(path) => format!("no file {}", shown(&clean(path))),
             Pick::Directory(path) => format!("no file in {}/", shown(&clean(path))),
+            Pick::Disk(wanted) => format!("no disk {}", shown(wanted)),
         }
     }
 }
@@ -96,6 +110,12 @@ pub fn looks_like_a_disk(head: &[u8]) -> bool {
 /// A path without what says nothing: a leading `/` or `./`, empty parts, a `/` at the end.
 pub fn clean(path: &str) -> String {
     path.split('/').filter(|part| !part.is_empty() && *part != ".").collect::<Vec<_>>().join("/")
+}
+
+/// The path of `name`, a file that another one at `path` names as one beside it.
+pub fn beside(path: &str, name: &str) -> String {
+    let directory = path.rsplit_once('/').map_or("", |(directory, _)| directory);
+    clean(&format!("{directory}/{name}"))
 }
 
 /// A name as people may be shown it.

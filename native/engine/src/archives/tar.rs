@@ -5,14 +5,13 @@ use std::fmt::Display;
 use crate::codecs::{Codec, Kind, Memory, Restart, Sink};
 use crate::error::{Code, Error, Result, Stage};
 
-use super::Member;
+use super::choice::{Choice, MOST_PAPER, Verdict};
 use super::entry::{self, BLOCK, Type};
 use super::framing::{Entry, Event, Framing, GRAIN, MOST_RECORDS};
-use super::pick::{self, Named, Pick, clean, shown};
+use super::manifest::Hashing;
+use super::pick::{Pick, clean};
 use super::sparse::{Run, Sparse};
-
-/// Names of other files that are told when nothing was found.
-const TOLD: usize = 5;
+use super::{Archive, Member};
 
 /// Recognised by the magic, and by a checksum that is right: a boot sector may hold any letters.
 pub fn detect(head: &[u8]) -> bool {
@@ -21,7 +20,7 @@ pub fn detect(head: &[u8]) -> bool {
 }
 
 pub fn memory() -> Memory {
-    Memory { window: 0, total: 4 * MOST_RECORDS }
+    Memory { window: 0, total: 4 * MOST_RECORDS + 4 * MOST_PAPER }
 }
 
 pub(super) fn corrupt(at: u64, what: impl Display) -> Error {
@@ -37,6 +36,8 @@ struct Data {
     /// Parts that are in the archive, from `next` on.
     runs: Vec<Run>,
     next: usize,
+    /// For a manifest.
+    hashing: Option<Hashing>,
 }
 
 /// What happens to the content of the entry at hand.
@@ -49,6 +50,11 @@ enum Fate {
         head: Vec<u8>,
     },
     Picked(Data),
+    /// A descriptor or manifest.
+    Paper {
+        path: String,
+        content: Vec<u8>,
+    },
 }
 
 /// What is kept of a restart inside the picked member, which has no holes.
@@ -61,137 +67,131 @@ struct Kept {
 }
 
 pub struct Tar {
-    pick: Pick,
     framing: Framing,
     fate: Fate,
-    member: Option<Member>,
-    /// Files seen, and the names of the first that were not picked.
-    files: u64,
-    passed: Vec<String>,
-    hidden: bool,
+    choice: Choice,
 }
 
 impl Tar {
     /// Fails with CORRUPT when the state of `from` is none.
     pub fn new(pick: &Pick, from: Option<&Restart>) -> Result<Self> {
-        let mut tar = Self {
-            pick: pick.clone(),
-            framing: Framing::default(),
-            fate: Fate::Passed,
-            member: None,
-            files: 0,
-            passed: Vec::new(),
-            hidden: false,
+        let Some(from) = from else {
+            return Ok(Self { framing: Framing::default(), fate: Fate::Passed, choice: Choice::new(pick) });
         };
-        if let Some(from) = from {
-            let kept: Kept = from.decode(Kind::Tar)?;
-            if from.decoded_offset > kept.size || kept.padding >= BLOCK as u64 {
-                return Err(corrupt(from.source_offset, "the checkpoint does not lie in the member"));
-            }
-            tar.files = kept.files;
-            tar.framing = Framing::within(from.source_offset, kept.size - from.decoded_offset, kept.padding);
-            let runs = vec![Run { offset: 0, length: kept.size }];
-            tar.fate = Fate::Picked(Data { position: from.decoded_offset, size: kept.size, runs, next: 0 });
-            tar.member = Some(Member { name: kept.name, size: kept.size });
+        let kept: Kept = from.decode(Kind::Tar)?;
+        if from.decoded_offset > kept.size || kept.padding >= BLOCK as u64 {
+            return Err(corrupt(from.source_offset, "the checkpoint does not lie in the member"));
         }
-        Ok(tar)
-    }
-
-    /// What was picked, once its header has passed.
-    pub fn member(&self) -> Option<&Member> {
-        self.member.as_ref()
-    }
-
-    /// Whether the layer takes what was wanted away from the layers below it ("Whiteouts", OCI image-spec layer.md).
-    pub fn hides(&self) -> bool {
-        self.hidden
+        let runs = vec![Run { offset: 0, length: kept.size }];
+        Ok(Self {
+            framing: Framing::within(from.source_offset, kept.size - from.decoded_offset, kept.padding),
+            fate: Fate::Picked(Data { position: from.decoded_offset, size: kept.size, runs, next: 0, hashing: None }),
+            choice: Choice::within(pick, kept.files, Member { name: kept.name, size: Some(kept.size) }),
+        })
     }
 
     fn entry(&mut self, entry: Entry, out: &mut dyn Sink) -> Result<Fate> {
-        let name = clean(&String::from_utf8_lossy(&entry.name));
-        self.hidden |= self.pick.hidden_by(&name);
-        let link = matches!(entry.kind, Type::SymbolicLink | Type::HardLink);
-        if link && matches!(self.pick, Pick::Path(_)) && self.pick.named(&name) == Named::Picked {
-            let message =
-                format!("{} is a link in the archive: give --path of the file that it leads to", shown(&name));
-            return Err(Error::new(Code::Unsupported, Stage::Decode, message));
+        let path = path_of(&entry);
+        self.choice.name(&path);
+        if matches!(entry.kind, Type::SymbolicLink | Type::HardLink) {
+            self.choice.link(&path)?;
         }
         if !matches!(entry.kind, Type::File | Type::GnuSparse) {
             return Ok(Fate::Passed);
         }
-        self.files += 1;
-        match self.pick.named(&name) {
-            Named::Picked => self.picked(entry, &[], out),
-            Named::Perhaps if entry.left > 0 && entry.sparse.as_ref().is_none_or(Sparse::begins_with_data) => {
-                Ok(Fate::Perhaps { entry, head: Vec::with_capacity(BLOCK) })
+        Ok(match self.choice.file(&path, Some(size_of(&entry)))? {
+            Verdict::Passed => Fate::Passed,
+            Verdict::Picked => self.picked(entry, &[], out)?,
+            Verdict::Perhaps if entry.left > 0 && entry.sparse.as_ref().is_none_or(Sparse::begins_with_data) => {
+                Fate::Perhaps { entry, head: Vec::with_capacity(BLOCK) }
             }
-            _ => Ok(self.pass(&entry)),
-        }
+            // A hole is no disk's beginning.
+            Verdict::Perhaps => {
+                self.choice.looked(&path, Some(size_of(&entry)), &[])?;
+                Fate::Passed
+            }
+            Verdict::Paper if entry.sparse.is_some() => Fate::Passed,
+            Verdict::Paper if entry.left == 0 => {
+                self.choice.paper(&path, &[])?;
+                Fate::Passed
+            }
+            Verdict::Paper => Fate::Paper { path, content: Vec::new() },
+        })
     }
 
     fn content(&mut self, mut part: &[u8], out: &mut dyn Sink) -> Result<Fate> {
+        let over = self.framing.left().0 == 0;
         Ok(match std::mem::replace(&mut self.fate, Fate::Passed) {
             Fate::Passed => Fate::Passed,
             Fate::Perhaps { entry, mut head } => {
                 let (more, rest) = part.split_at(part.len().min(BLOCK - head.len()));
                 head.extend_from_slice(more);
                 part = rest;
-                if head.len() < BLOCK && self.framing.left().0 > 0 {
+                if head.len() < BLOCK && !over {
                     Fate::Perhaps { entry, head }
-                } else if pick::looks_like_a_disk(&head) {
+                } else if self.choice.looked(&path_of(&entry), Some(size_of(&entry)), &head)? {
                     let mut fate = self.picked(entry, &head, out)?;
                     if let Fate::Picked(data) = &mut fate {
                         data.take(part, out)?;
                     }
-                    fate
+                    self.ended(fate, over)?
                 } else {
-                    self.pass(&entry)
+                    Fate::Passed
+                }
+            }
+            Fate::Paper { path, mut content } => {
+                content.extend_from_slice(part);
+                if over {
+                    self.choice.paper(&path, &content)?;
+                    Fate::Passed
+                } else {
+                    Fate::Paper { path, content }
                 }
             }
             Fate::Picked(mut data) => {
                 data.take(part, out)?;
                 self.offer_restart(&data, out)?;
-                Fate::Picked(data)
+                self.ended(Fate::Picked(data), over)?
             }
         })
     }
 
-    fn pass(&mut self, entry: &Entry) -> Fate {
-        if self.passed.len() < TOLD {
-            self.passed.push(shown(&clean(&String::from_utf8_lossy(&entry.name))));
-        }
-        Fate::Passed
-    }
-
     /// `head`: what of the content has come.
     fn picked(&mut self, entry: Entry, head: &[u8], out: &mut dyn Sink) -> Result<Fate> {
-        let name = shown(&clean(&String::from_utf8_lossy(&entry.name)));
-        if let Some(first) = &self.member {
-            let message =
-                format!("the archive has more than one disk, {} and {name}: name one with --path", first.name);
-            return Err(Error::new(Code::Unsupported, Stage::Decode, message));
-        }
-        let stored = entry.left;
-        let (size, runs) = match entry.sparse {
-            Some(map) => (map.size, map.into_runs()),
-            None if stored == 0 => (0, Vec::new()),
-            None => (stored, vec![Run { offset: 0, length: stored }]),
+        let (size, stored) = (size_of(&entry), entry.left);
+        let runs = match entry.sparse {
+            Some(map) => map.into_runs(),
+            None if stored == 0 => Vec::new(),
+            None => vec![Run { offset: 0, length: stored }],
         };
-        self.member = Some(Member { name, size });
-        let mut data = Data { position: 0, size, runs, next: 0 };
+        let mut data = Data { position: 0, size, runs, next: 0, hashing: self.choice.hashing()? };
         data.holes(out)?;
         data.take(head, out)?;
-        Ok(Fate::Picked(data))
+        self.ended(Fate::Picked(data), stored == head.len() as u64)
+    }
+
+    /// Compares a member that is `over`.
+    fn ended(&mut self, mut fate: Fate, over: bool) -> Result<Fate> {
+        if let (true, Fate::Picked(data)) = (over, &mut fate)
+            && let Some(hashing) = data.hashing.take()
+        {
+            self.choice.hashed(hashing)?;
+        }
+        Ok(fate)
     }
 
     fn offer_restart(&self, data: &Data, out: &mut dyn Sink) -> Result<()> {
-        let Some(member) = &self.member else { return Ok(()) };
+        let Some(member) = self.choice.member() else { return Ok(()) };
+        // What was hashed, and what was said of the disk, is not kept: such a transfer begins again at the beginning.
+        if data.hashing.is_some() || !self.choice.forgets() {
+            return Ok(());
+        }
         let somewhere = self.framing.at().is_multiple_of(GRAIN) && data.in_run() > 0;
         if !somewhere || data.runs.len() != 1 || data.runs[0].length != data.size || !out.restart_due() {
             return Ok(());
         }
         let padding = self.framing.left().1;
-        let kept = Kept { name: member.name.clone(), size: data.size, padding, files: self.files };
+        let kept = Kept { name: member.name.clone(), size: data.size, padding, files: self.choice.files };
         out.restart(Restart::encode(self.framing.at(), data.position, &kept)?)
     }
 }
@@ -209,6 +209,9 @@ impl Data {
             let space = out.space()?;
             let n = (space.len() as u64).min(end - self.position) as usize;
             space[..n].fill(0);
+            if let Some(hashing) = &mut self.hashing {
+                hashing.update(&space[..n]);
+            }
             out.commit(n)?;
             self.position += n as u64;
         }
@@ -218,6 +221,9 @@ impl Data {
     fn take(&mut self, mut bytes: &[u8], out: &mut dyn Sink) -> Result<()> {
         while !bytes.is_empty() {
             let n = self.in_run().min(bytes.len() as u64) as usize;
+            if let Some(hashing) = &mut self.hashing {
+                hashing.update(&bytes[..n]);
+            }
             out.write(&bytes[..n])?;
             self.position += n as u64;
             bytes = &bytes[n..];
@@ -244,17 +250,25 @@ impl Codec for Tar {
 
     fn finish(&mut self, _out: &mut dyn Sink) -> Result<()> {
         self.framing.finish()?;
-        if self.member.is_some() {
-            return Ok(());
-        }
-        let others = match self.passed.as_slice() {
-            [] => "it has no files at all".to_owned(),
-            names if self.files > names.len() as u64 => {
-                format!("it has {} and {} more", names.join(", "), self.files - names.len() as u64)
-            }
-            names => format!("it has {}", names.join(", ")),
-        };
-        let message = format!("there is {} in the archive: {others}; name the disk with --path", self.pick.wanted());
-        Err(Error::new(Code::NotFound, Stage::Decode, message))
+        self.choice.finish()
     }
+}
+
+impl Archive for Tar {
+    fn member(&self) -> Option<&Member> {
+        self.choice.member()
+    }
+
+    fn hides(&self) -> bool {
+        self.choice.hides()
+    }
+}
+
+fn path_of(entry: &Entry) -> String {
+    clean(&String::from_utf8_lossy(&entry.name))
+}
+
+/// Bytes of the file, holes counted.
+fn size_of(entry: &Entry) -> u64 {
+    entry.sparse.as_ref().map_or(entry.left, |map| map.size)
 }

@@ -118,6 +118,10 @@ impl Kind {
     /// Every compression; an archive is none.
     pub const ALL: [Kind; 5] = [Kind::Gzip, Kind::Zstd, Kind::Xz, Kind::Lz4, Kind::Bzip2];
 
+    pub fn is_archive(self) -> bool {
+        self == Kind::Tar
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             Kind::Gzip => "gzip",
