@@ -193,8 +193,8 @@ async function diskOptions(
 
 /** An archive is no disk: what is said of one means nothing to it. BAD_SPEC with the option. */
 function refuseDiskOptions(flags: ImportFlags): void {
-  const { size, preallocate, diskDigest, spill, fresh, path, sourceFormat } = flags;
-  const given = { size, preallocate, diskDigest, spill, fresh, path, sourceFormat };
+  const { size, preallocate, diskDigest, spill, fresh, path, disk, sourceFormat } = flags;
+  const given = { size, preallocate, diskDigest, spill, fresh, path, disk, sourceFormat };
   const [name] = Object.entries(given).find(([, value]) => value !== undefined) ?? [];
   if (name === undefined && flags.targetFormat === 'raw') return;
   const option = (name ?? 'targetFormat').replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);

@@ -37,7 +37,7 @@ struct Data {
     runs: Vec<Run>,
     next: usize,
     /// For a manifest.
-    hashing: Option<Hashing>,
+    hashing: Option<Box<Hashing>>,
 }
 
 /// What happens to the content of the entry at hand.
@@ -164,7 +164,7 @@ impl Tar {
             None if stored == 0 => Vec::new(),
             None => vec![Run { offset: 0, length: stored }],
         };
-        let mut data = Data { position: 0, size, runs, next: 0, hashing: self.choice.hashing()? };
+        let mut data = Data { position: 0, size, runs, next: 0, hashing: self.choice.hashing()?.map(Box::new) };
         data.holes(out)?;
         data.take(head, out)?;
         self.ended(Fate::Picked(data), stored == head.len() as u64)
@@ -175,7 +175,7 @@ impl Tar {
         if let (true, Fate::Picked(data)) = (over, &mut fate)
             && let Some(hashing) = data.hashing.take()
         {
-            self.choice.hashed(hashing)?;
+            self.choice.hashed(*hashing)?;
         }
         Ok(fate)
     }
