@@ -140,6 +140,14 @@ function sourceOf(kind: string, endpoint: string): string {
     case 'registry':
       if (!/^docker:\/\/./.test(endpoint)) throw needs('the endpoint is not of the form docker://registry/image');
       return endpoint;
+    case 'imageio':
+      throw needs(
+        'this importer opens no transfer at an engine: open one there, and carry its disk with `diskferry import imageio+https://HOST:54322/images/TICKET`',
+      );
+    case 'vddk':
+      throw needs(
+        "VMware's library is not part of this image: export the disk as an OVA or VMDK, or run `diskferry import exec:COMMAND` where nbdkit has it",
+      );
     default:
       throw new JobError(`Unknown data source: ${kind}`);
   }

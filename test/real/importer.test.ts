@@ -187,6 +187,13 @@ describe('every source', () => {
 describe('what ends otherwise', () => {
   test.each([
     ['404', () => http('/nothing'), 1, /^Unable to connect to http data source: .*404: there is no such object$/],
+    [
+      'imageio',
+      () => ({ IMPORTER_SOURCE: 'imageio' }),
+      1,
+      /^Unable to connect to imageio data source: .*imageio\+https/,
+    ],
+    ['vddk', () => ({ IMPORTER_SOURCE: 'vddk' }), 1, /^Unable to connect to vddk data source: .*OVA or VMDK/],
     ['an unknown source', () => ({ IMPORTER_SOURCE: 'floppy' }), 1, /^Unknown data source: floppy$/],
     [
       'an empty archive',

@@ -245,7 +245,9 @@ impl Choice {
             Some(target) => format!("no file {}, which its OVF descriptor names,", shown(target)),
             None => self.pick.wanted(),
         };
-        let message = format!("there is {wanted} in the archive: {others}; name the disk with --path");
+        let message = format!(
+            "there is {wanted} in the archive: {others}; name the disk with --path, or unpack all of it with --archive"
+        );
         Err(Error::new(Code::NotFound, Stage::Decode, message))
     }
 }
