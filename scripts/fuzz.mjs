@@ -30,6 +30,7 @@ const INPUT = {
   bzip2: 32 << 10,
   tar: 32 << 10,
   unpack: 16 << 10,
+  zip: 32 << 10,
   restart: 40 << 10,
   qcow2: 96 << 10,
   qcow2_ranges: 96 << 10,

@@ -27,6 +27,7 @@ export const TOOLS = {
   'mkfs.btrfs': 'btrfs-progs',
   'mkfs.ext4': 'e2fsprogs',
   pigz: 'pigz',
+  zip: 'zip',
   zstd: 'zstd',
   xz: 'xz-utils',
   lz4: 'lz4',

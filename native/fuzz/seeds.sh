@@ -1,10 +1,10 @@
 #!/bin/sh
 # Makes the committed corpora anew: small files of real tools (gzip, pigz, bgzip, zstd, xz, lz4, bzip2, qemu-img, qemu-io), and what
-# src/seeds.rs makes. Debian: apt-get install pigz tabix zstd xz-utils lz4 bzip2 qemu-utils
+# src/seeds.rs makes. Debian: apt-get install pigz tabix zip zstd xz-utils lz4 bzip2 qemu-utils
 set -eu
 cd "$(dirname "$0")"
 rm -rf corpus
-mkdir -p corpus/gzip corpus/zstd corpus/xz corpus/lz4 corpus/bzip2 corpus/tar corpus/unpack corpus/qcow2 corpus/sniff
+mkdir -p corpus/gzip corpus/zstd corpus/xz corpus/lz4 corpus/bzip2 corpus/tar corpus/zip corpus/unpack corpus/qcow2 corpus/sniff
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
@@ -77,6 +77,19 @@ for format in ustar gnu posix; do tar -C "$work/links" --owner=0 --group=0 --mti
 gzip -9 < corpus/unpack/ustar > corpus/unpack/gzip
 zstd -q < corpus/unpack/posix | gzip -1 > corpus/unpack/nested
 cp corpus/tar/gnu-sparse corpus/tar/pax-sparse-1.0 corpus/unpack/
+
+pack() { name=$1; shift; (cd "$work/tree" && zip -q -X "$@") > "corpus/zip/$name"; }
+pack piped - notes disk.img
+pack stored -0 "$work/stored" disk.img && mv "$work/stored.zip" corpus/zip/stored
+pack deflated "$work/deflated" notes disk.img && mv "$work/deflated.zip" corpus/zip/deflated
+pack described -fd "$work/described" notes disk.img && mv "$work/described.zip" corpus/zip/described
+pack two "$work/two" disk.img holes.raw && mv "$work/two.zip" corpus/zip/two
+(cd "$work/tree" && echo '<Envelope xmlns:ovf="o"><References><File ovf:id="f" ovf:href="disk.img"/></References><DiskSection>
+<Disk ovf:diskId="d" ovf:fileRef="f" ovf:capacity="1" ovf:capacityAllocationUnits="byte * 2^30"/></DiskSection></Envelope>' > vm.ovf &&
+  sha1sum vm.ovf disk.img | sed 's/\(.*\)  \(.*\)/SHA1(\2)= \1/' > vm.mf)
+pack ova "$work/ova" vm.ovf vm.mf disk.img && mv "$work/ova.zip" corpus/zip/ova
+archive ova --format=ustar vm.ovf vm.mf disk.img
+archive ova-late --format=ustar vm.ovf disk.img vm.mf
 
 # Clusters of 512 bytes keep an image with all its tables at a few KiB.
 image() {

@@ -125,6 +125,31 @@ test('an OVA: its descriptor says which disks there are, its manifest what they 
   expect(none).toMatchObject({ code: 'BAD_SPEC', message: expect.stringContaining('the source is none') });
 });
 
+test('a zip: packed and not, from a pipe, damaged, encrypted', async () => {
+  const zips = ['plain', 'stored', 'piped', 'two', 'secret', 'changed'].map((name) => `${name}.zip`);
+  const [plain, stored, piped, two, secret, changed] = zips.map((name) => `../www/${name}`);
+  await shell(`cd ${at('in')} && zip -q ${plain} a.ovf disk.raw && zip -q -0 ${stored} disk/disk.qcow2 a.ovf &&
+    zip -q - a.ovf disk.raw | cat > ${piped} && zip -q ${two} disk.raw disk/disk.qcow2 && zip -q -P x ${secret} disk.raw &&
+    cp ${plain} ${changed} && printf x | dd of=${changed} bs=1 seek=2000000 conv=notrunc status=none`);
+  await arrives(`${server.url}/two.zip`, '--disk', '2');
+  expect(await arrives(`${server.url}/plain.zip`)).toMatchObject({ format: 'raw', codecs: ['zip'] });
+  expect(await arrives(`${server.url}/stored.zip`)).toMatchObject({ format: 'qcow2', codecs: ['zip'] });
+  expect(await arrives(`${server.url}/piped.zip`)).toMatchObject({ format: 'raw', codecs: ['zip'] });
+  const ended = await program.run(['import', '-', at('target.img')], { stdin: createReadStream(at('www/piped.zip')) });
+  expect(ended.code, ended.stderr).toBe(0);
+  await rm(at('target.img'));
+  for (const [name, code, says] of [
+    ['two.zip', 'UNSUPPORTED', 'disk.raw and disk/disk.qcow2: name one with --path or --disk'],
+    ['secret.zip', 'ENCRYPTED', 'unpack it with its password'],
+    ['changed.zip', 'CORRUPT', 'the zip archive is damaged'],
+  ] as const) {
+    await using device = await loopDevice(at(`${name}.device`), SIZE + MiB);
+    const refused = await program.refused([`${server.url}/${name}`, device.path]);
+    expect(refused).toMatchObject({ code, message: expect.stringContaining(says) });
+    expect(await recognised(device.path)).toEqual([]);
+  }
+}, 120_000);
+
 test('a raw disk in an archive is gone on with where it stopped', async () => {
   const [source, target] = [at('www/again.tar'), at('target.img')];
   await copyFile(at('www/plain.tar'), source);

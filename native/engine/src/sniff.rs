@@ -396,7 +396,6 @@ fn known_but_unsupported(head: &[u8]) -> Option<Error> {
         // Written by `lz4 -l`, for kernels only: blocks without any check ("Legacy frame").
         (0, &[0x02, 0x21, 0x4c, 0x18], "legacy lz4 compression"),
         (0, b"7z\xbc\xaf\x27\x1c", "7z archives"),
-        (0, b"PK\x03\x04", "zip archives"),
         (0, b"Rar!\x1a\x07", "rar archives"),
     ];
     if let Some((_, _, name)) = packed.iter().find(|(at, magic, _)| found(head, *at, magic)) {

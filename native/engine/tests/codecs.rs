@@ -217,7 +217,7 @@ fn padding_is_lawful_where_the_format_says_so() {
                 Kind::Gzip => true,
                 Kind::Zstd | Kind::Lz4 | Kind::Bzip2 => false,
                 Kind::Xz => zeros % 4 == 0,
-                Kind::Tar => unreachable!("an archive"),
+                Kind::Tar | Kind::Zip => unreachable!("an archive"),
             };
             assert_eq!(result.is_ok(), lawful, "{} and {zeros} zeros", case.command);
             let after = decode(case.kind, &[&stream[..], b"!"].concat());
@@ -264,7 +264,7 @@ fn streams_one_after_the_other() {
                     stream.extend_from_slice(b"\x53\x2a\x4d\x18\x05\0\0\0abcde\x50\x2a\x4d\x18\0\0\0\0")
                 }
                 Kind::Xz => stream.extend_from_slice(&[0; 8]),
-                Kind::Tar => unreachable!("an archive"),
+                Kind::Tar | Kind::Zip => unreachable!("an archive"),
             }
         }
         for piece in [1, 1000, usize::MAX] {

@@ -15,6 +15,7 @@ pub fn repair(kind: Kind, input: &[u8]) -> Option<Vec<u8>> {
         Kind::Xz => xz(input)?,
         Kind::Lz4 => lz4(input)?,
         Kind::Tar => tar(input),
+        Kind::Zip => zip(input),
         // A block's is that of what it decodes to, and decides where the block ends.
         Kind::Bzip2 => return None,
         // Frame headers carry no checksum, and a content checksum is an option.
@@ -32,6 +33,55 @@ fn tar(input: &[u8]) -> Vec<u8> {
         block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
     }
     archive
+}
+
+/// Gives an archive the directory that its local headers call for, and takes the encryption from these. Files whose sizes
+/// stand behind them end the walk; the CRC of each is made right.
+fn zip(input: &[u8]) -> Vec<u8> {
+    let word = |bytes: &[u8], at: usize| u32::from_le_bytes([0, 1, 2, 3].map(|i| bytes[at + i]));
+    let half = |bytes: &[u8], at: usize| usize::from(u16::from_le_bytes([bytes[at], bytes[at + 1]]));
+    let (mut out, mut directory, mut files) = (Vec::new(), Vec::new(), 0u16);
+    let mut rest = input;
+    while rest.len() >= 30 && rest.starts_with(b"PK\x03\x04") && files < u16::MAX {
+        let (head, size) = (30 + half(rest, 26) + half(rest, 28), word(rest, 18) as usize);
+        let Some(content) = head.checked_add(size).and_then(|end| rest.get(head..end)) else { break };
+        let mut header = rest[..head].to_vec();
+        header[6] &= !(1 | 1 << 3 | 1 << 5 | 1 << 6);
+        header[7] &= !(1 << 5);
+        let plain = if half(&header, 8) == 8 { inflated(content) } else { content.to_vec() };
+        header[14..18].copy_from_slice(&crc32fast::hash(&plain).to_le_bytes());
+        header[22..26].copy_from_slice(&(plain.len() as u32).to_le_bytes());
+        // Version, then what both have in common, then lengths of a comment and attributes, and where the file is.
+        directory.extend_from_slice(b"PK\x01\x02\x14\0");
+        directory.extend_from_slice(&header[4..30]);
+        directory.extend_from_slice(&[0; 10]);
+        directory.extend_from_slice(&(out.len() as u32).to_le_bytes());
+        directory.extend_from_slice(&header[30..]);
+        out.extend_from_slice(&header);
+        out.extend_from_slice(content);
+        files += 1;
+        rest = &rest[head + size..];
+    }
+    let at = out.len() as u32;
+    out.extend_from_slice(&directory);
+    out.extend_from_slice(b"PK\x05\x06\0\0\0\0");
+    out.extend_from_slice(&[files.to_le_bytes(), files.to_le_bytes()].concat());
+    out.extend_from_slice(&(directory.len() as u32).to_le_bytes());
+    out.extend_from_slice(&at.to_le_bytes());
+    out.extend_from_slice(&[0; 2]);
+    out
+}
+
+/// What raw deflate gives, at most [`MOST`] bytes and what one room holds.
+fn inflated(content: &[u8]) -> Vec<u8> {
+    let mut sink = Collect(Vec::new(), vec![0; 16 << 10]);
+    if let Ok(mut codec) = Kind::Gzip.open(&LIMITS, None)
+        && codec.push(&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3], &mut sink).is_ok()
+    {
+        // It ends with a trailer that is none, or inside of deflate.
+        let _ = codec.push(content, &mut sink);
+    }
+    sink.0
 }
 
 struct Collect(Vec<u8>, Vec<u8>);

@@ -11,6 +11,7 @@ pub mod ovf;
 mod pick;
 pub mod sparse;
 pub mod tar;
+pub mod zip;
 
 pub use pick::{Pick, shown};
 
@@ -35,6 +36,7 @@ pub trait Archive: Codec {
 pub fn open(kind: Kind, pick: &Pick) -> Result<Box<dyn Archive>> {
     match kind {
         Kind::Tar => Ok(Box::new(tar::Tar::new(pick, None)?)),
+        Kind::Zip => Ok(Box::new(zip::Zip::new(pick))),
         _ => Err(Error::new(Code::BadSpec, Stage::Decode, format!("{} is no archive", kind.name()))),
     }
 }

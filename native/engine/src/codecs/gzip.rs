@@ -366,16 +366,16 @@ impl Codec for Gzip {
     }
 }
 
-struct Step {
-    read: usize,
-    wrote: usize,
-    result: i32,
+pub(crate) struct Step {
+    pub read: usize,
+    pub wrote: usize,
+    pub result: i32,
     /// Set at the end of a deflate block that is not the last: bits of the last byte that are not used yet.
     boundary: Option<u8>,
 }
 
 /// zlib's raw inflate. It keeps its own window, so the output buffer may change with every call.
-struct Inflate {
+pub(crate) struct Inflate {
     stream: Box<z::z_stream>,
     /// The last byte of input that was taken.
     last: u8,
@@ -385,7 +385,7 @@ struct Inflate {
 unsafe impl Send for Inflate {}
 
 impl Inflate {
-    fn new() -> Result<Self> {
+    pub fn new() -> Result<Self> {
         let mut stream = Box::new(z::z_stream::default());
         let size = size_of::<z::z_stream>() as i32;
         // SAFETY: a default stream, this library's own version and size. -15: raw deflate, 32 KiB window (zlib.h).
@@ -411,7 +411,7 @@ impl Inflate {
         Ok(())
     }
 
-    fn step(&mut self, input: &[u8], space: &mut [u8], stop_at_blocks: bool) -> Step {
+    pub fn step(&mut self, input: &[u8], space: &mut [u8], stop_at_blocks: bool) -> Step {
         // zlib counts in 32 bits.
         let given = input.len().min(1 << 30) as u32;
         let room = space.len().min(1 << 30) as u32;
@@ -456,7 +456,7 @@ impl Inflate {
         }
     }
 
-    fn message(&self) -> String {
+    pub fn message(&self) -> String {
         if self.stream.msg.is_null() {
             return "deflate data is not valid".to_owned();
         }

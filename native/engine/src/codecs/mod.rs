@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-use crate::archives::{Pick, tar};
+use crate::archives::{Pick, tar, zip};
 use crate::error::{Code, Error, Result, Stage};
 use crate::limits::Limits;
 
@@ -110,8 +110,9 @@ pub enum Kind {
     Xz,
     Lz4,
     Bzip2,
-    /// An archive, of which one member comes out.
+    /// Archives, of which one member comes out.
     Tar,
+    Zip,
 }
 
 impl Kind {
@@ -119,7 +120,7 @@ impl Kind {
     pub const ALL: [Kind; 5] = [Kind::Gzip, Kind::Zstd, Kind::Xz, Kind::Lz4, Kind::Bzip2];
 
     pub fn is_archive(self) -> bool {
-        self == Kind::Tar
+        matches!(self, Kind::Tar | Kind::Zip)
     }
 
     pub fn name(self) -> &'static str {
@@ -130,11 +131,12 @@ impl Kind {
             Kind::Lz4 => "lz4",
             Kind::Bzip2 => "bzip2",
             Kind::Tar => "tar",
+            Kind::Zip => "zip",
         }
     }
 
     pub fn from_name(name: &str) -> Option<Kind> {
-        Kind::ALL.into_iter().chain([Kind::Tar]).find(|kind| kind.name() == name)
+        Kind::ALL.into_iter().chain([Kind::Tar, Kind::Zip]).find(|kind| kind.name() == name)
     }
 
     /// Recognises a codec by its magic number, never by a name.
@@ -151,6 +153,8 @@ impl Kind {
             Some(Kind::Bzip2)
         } else if tar::detect(head) {
             Some(Kind::Tar)
+        } else if zip::detect(head) {
+            Some(Kind::Zip)
         } else {
             None
         }
@@ -170,6 +174,9 @@ impl Kind {
             Kind::Lz4 => Box::new(lz4::Lz4::new(limits, from)?),
             Kind::Bzip2 => Box::new(bzip2::Bzip2::new(limits, from)?),
             Kind::Tar => Box::new(tar::Tar::new(pick, from)?),
+            // Nowhere else can it begin again.
+            Kind::Zip if from.is_some() => return Err(bad_state(self)),
+            Kind::Zip => Box::new(zip::Zip::new(pick)),
         };
         Ok(Box::new(Once { codec, failed: None }))
     }
@@ -183,6 +190,7 @@ impl Kind {
             Kind::Lz4 => lz4::memory(head, limits),
             Kind::Bzip2 => bzip2::memory(head, limits),
             Kind::Tar => Ok(tar::memory()),
+            Kind::Zip => Ok(zip::memory()),
         }
     }
 }
