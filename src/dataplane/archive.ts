@@ -7,7 +7,7 @@ import { feed } from './feed.ts';
 import type { Guard } from './guard.ts';
 import { decoderLimits } from './memory-budget.ts';
 import { Meter, type Snapshot } from './meter.ts';
-import { fromEngine, native, type Unpacked } from './native.ts';
+import { fromEngine, native, tellConfinement, type Unpacked } from './native.ts';
 import type { Digest, SourceOptions } from './source.ts';
 import { openSource } from './sources/index.ts';
 import { stackFilters } from './stack.ts';
@@ -70,6 +70,7 @@ export async function unpack(
       ...(length === undefined ? {} : { sourceLength: length }),
       ...(digest === undefined ? {} : { digest: formatDigest(digest) }),
     });
+    tellConfinement(log);
     meter.measures(unpacking, length === undefined ? {} : { source: length }, 0);
     meter.phase('moving');
     const abort = (): void => void unpacking.abort();

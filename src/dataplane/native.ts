@@ -1,6 +1,7 @@
 import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { fileURLToPath } from 'node:url';
+import type { Log } from './context.ts';
 import { type Code, FerryError, type Stage } from './errors.ts';
 
 /** Bounds that hold whatever an image says of itself; bytes unless named otherwise. */
@@ -267,6 +268,11 @@ export interface Native {
   /** With a probe that found the disk, what it found counts. */
   startConversion(target: NativeTarget, init: ConversionInit, probe?: Probe): Promise<Conversion>;
   startUnpacking(init: UnpackingInit): Promise<Unpacking>;
+  /**
+   * What the kernel refuses of the confinement of the engine's threads, as a sentence for people; undefined when it
+   * grants all of it, and after the first call in a process.
+   */
+  sandboxNotice(): string | undefined;
   /** Pairs of offsets: data of an open file within [from, to), at most `most` (2^16) extents. Keep `fd` open meanwhile. */
   fileExtents(fd: number, from: number, to: number, most: number): Promise<Float64Array>;
   /** Asks a reading to end: it then fails with ABORTED. */
@@ -308,4 +314,10 @@ export function native(): Native {
   }
   loaded = createRequire(import.meta.url)(found) as Native;
   return loaded;
+}
+
+/** Tells once what the kernel refuses of the confinement of the threads that read images. */
+export function tellConfinement(log: Log): void {
+  const notice = native().sandboxNotice();
+  if (notice) log.info(notice);
 }

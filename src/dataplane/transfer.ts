@@ -22,6 +22,7 @@ import {
   type Recovered,
   type Report,
   type Sniffed,
+  tellConfinement,
 } from './native.ts';
 import { type Plan, plan, takesExtents, type Way } from './plan.ts';
 import { sniff, toldOf } from './sniff.ts';
@@ -169,6 +170,7 @@ export async function transfer(
       ...(process.env.DISKFERRY_FAILPOINT === undefined ? {} : { failpoint: process.env.DISKFERRY_FAILPOINT }),
     };
     const conversion = await engine.startConversion(target.native, init, probe);
+    tellConfinement(log);
     const resumedAt = conversion.progress().resumedAt;
     const resumes = 'resumes' in target.native.recovered && resume ? target.native.recovered.resumes + 1 : 0;
     const disk = size ?? sniffed.virtualSize;

@@ -9,6 +9,7 @@ mod intake;
 pub mod limits;
 pub mod offset;
 pub mod promise;
+pub mod sandbox;
 pub mod sniff;
 pub mod target;
 pub mod unpacking;

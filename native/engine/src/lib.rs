@@ -12,6 +12,7 @@ pub mod formats;
 pub mod journal;
 pub mod limits;
 pub mod mark;
+pub mod sandbox;
 pub mod sniff;
 pub mod targets;
 pub mod unpacking;

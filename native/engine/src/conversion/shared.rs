@@ -1,5 +1,6 @@
 //! What all threads of one conversion share: the first failure, the stop flag and the counters.
 
+use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -7,6 +8,7 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use crate::error::{Error, Result, Stage};
+use crate::sandbox;
 
 /// Cheap counters, written by one stage each and read by anybody. Bytes, or nanoseconds where named so.
 #[derive(Default)]
@@ -98,21 +100,26 @@ impl Shared {
         }
     }
 
-    /// Runs a stage on its own thread; its error or panic becomes the conversion's failure.
+    /// Runs a stage on its own thread, confined by [`sandbox::enter`]: what it needs is open already, but for what is below
+    /// the directory `kept`. Its error or panic becomes the conversion's failure.
     pub fn spawn(
         self: &std::sync::Arc<Self>,
         name: &str,
         stage: Stage,
+        kept: Option<OwnedFd>,
         run: impl FnOnce() -> Result<()> + Send + 'static,
     ) -> Result<JoinHandle<()>> {
         let shared = std::sync::Arc::clone(self);
         std::thread::Builder::new()
             .name(format!("ferry-{name}"))
             .stack_size(512 << 10)
-            .spawn(move || match catch_unwind(AssertUnwindSafe(run)) {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => shared.fail(error),
-                Err(payload) => shared.fail(Error::panicked(stage, &*payload)),
+            .spawn(move || {
+                let confined = || sandbox::enter(kept.as_ref().map(AsFd::as_fd)).and_then(|()| run());
+                match catch_unwind(AssertUnwindSafe(confined)) {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => shared.fail(error),
+                    Err(payload) => shared.fail(Error::panicked(stage, &*payload)),
+                }
             })
             .map_err(|e| Error::target(format_args!("starting the {name} thread"), &e))
     }

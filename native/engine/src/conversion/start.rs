@@ -282,12 +282,12 @@ pub fn start(target: Arc<dyn Target>, o: Options) -> Result<Conversion> {
     let mut threads = Vec::new();
     for n in 0..o.limits.workers.max(1) {
         let (jobs, to) = (Arc::clone(&jobs), Arc::clone(&to));
-        threads.push(shared.spawn(&format!("work-{n}"), Stage::Format, move || worker::run(&jobs, &to, disk))?);
+        threads.push(shared.spawn(&format!("work-{n}"), Stage::Format, None, move || worker::run(&jobs, &to, disk))?);
     }
     let hashed = Arc::new(Mutex::new(None));
     let hash_thread = {
         let (notes, hashed) = (notes.clone(), Arc::clone(&hashed));
-        shared.spawn("hash", Stage::Source, move || hasher.run_to(&feed_receiver, &notes, &hashed))?
+        shared.spawn("hash", Stage::Source, None, move || hasher.run_to(&feed_receiver, &notes, &hashed))?
     };
     let checkpointer = Checkpointer {
         notes: note_receiver,
@@ -314,11 +314,11 @@ pub fn start(target: Arc<dyn Target>, o: Options) -> Result<Conversion> {
         },
         length: disk,
     };
-    let checkpoint_thread = shared.spawn("checkpoint", Stage::Target, move || checkpointer.run())?;
+    let checkpoint_thread = shared.spawn("checkpoint", Stage::Target, None, move || checkpointer.run())?;
     let decoded = Arc::new(Mutex::new(None));
     let decode_thread = {
         let decoded = Arc::clone(&decoded);
-        shared.spawn("decode", Stage::Decode, move || {
+        shared.spawn("decode", Stage::Decode, None, move || {
             let result = decoder.run()?;
             *decoded.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(result);
             Ok(())

@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::{DiskDigest, GROUP_LEAVES, Hash, LEAF, leaf_hash};
 use crate::bytes::Aligned;
 use crate::error::{Code, Error, Result, Stage};
+use crate::sandbox;
 use crate::targets::Target;
 
 /// Leaves of one read: 1 MiB, from which on larger reads gain nothing.
@@ -97,7 +98,10 @@ pub fn recompute(
     let stopped = AtomicBool::new(false);
     let (told, news) = mpsc::channel();
     std::thread::scope(|scope| {
-        let work = |told: Sender<u64>| read_pieces(&plan, &stopped, &told);
+        let work = |told: Sender<u64>| {
+            sandbox::enter(None)?;
+            read_pieces(&plan, &stopped, &told)
+        };
         let threads: Vec<_> = (0..THREADS)
             .map(|_| {
                 let told = told.clone();

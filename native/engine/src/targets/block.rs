@@ -16,10 +16,10 @@ use crate::error::{Code, Error, Result, Stage};
 use crate::foreign;
 
 // Linux, include/uapi/linux/fs.h. The size argument of BLKGETSIZE64 is declared as size_t there.
-const BLKROGET: libc::Ioctl = libc::_IO(0x12, 94);
-const BLKSSZGET: libc::Ioctl = libc::_IO(0x12, 104);
-const BLKGETSIZE64: libc::Ioctl = libc::_IOR::<libc::size_t>(0x12, 114);
-const BLKZEROOUT: libc::Ioctl = libc::_IO(0x12, 127);
+pub(crate) const BLKROGET: libc::Ioctl = libc::_IO(0x12, 94);
+pub(crate) const BLKSSZGET: libc::Ioctl = libc::_IO(0x12, 104);
+pub(crate) const BLKGETSIZE64: libc::Ioctl = libc::_IOR::<libc::size_t>(0x12, 114);
+pub(crate) const BLKZEROOUT: libc::Ioctl = libc::_IO(0x12, 127);
 
 /// Bytes zeroed by one system call. It cannot be interrupted, and a slow disk writes this in about a second.
 const ZERO_CHUNK: u64 = 128 << 20;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::error::{Code, Error, Result, Stage};
 use crate::zeros::GRAIN;
 
-mod block;
+pub(crate) mod block;
 pub(crate) mod descriptors;
 mod file;
 mod null;

@@ -81,7 +81,9 @@ impl Unpacking {
     /// Makes the staging directory and starts the threads. Errors as of the target, see `staging.rs`.
     pub fn start(options: Options) -> Result<Self> {
         let staging = Staging::begin(&options.target, options.replace)?;
-        let walk = Walk::new(Tree::new(staging.path())?, staging.room()?);
+        let tree = Tree::new(staging.path())?;
+        let directory = tree.root()?;
+        let walk = Walk::new(tree, staging.room()?);
         let intake = Intake::new(SLABS);
         let (walked, hashed) = (Arc::new(Mutex::new(None)), Arc::new(Mutex::new(None)));
         let (feed, fed) = mpsc::channel();
@@ -90,12 +92,12 @@ impl Unpacking {
             // There are no checkpoints that would want to know how far it came.
             let (notes, _) = mpsc::channel();
             let hashed = Arc::clone(&hashed);
-            intake.shared.spawn("hash", Stage::Source, move || hasher.run_to(&fed, &notes, &hashed))?
+            intake.shared.spawn("hash", Stage::Source, None, move || hasher.run_to(&fed, &notes, &hashed))?
         };
         let digest = options.digest;
         let unpack = {
             let (intake, walked) = (intake.clone(), Arc::clone(&walked));
-            intake.shared.clone().spawn("unpack", Stage::Decode, move || {
+            intake.shared.clone().spawn("unpack", Stage::Decode, Some(directory), move || {
                 let done = run(&intake, &feed, walk, &options)?;
                 *walked.lock().unwrap_or_else(PoisonError::into_inner) = Some(done);
                 intake.requests.finish();

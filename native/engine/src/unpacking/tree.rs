@@ -68,6 +68,11 @@ impl Tree {
         Ok(Self { root, path: path.to_owned(), last: None, directories, links, remembered: 0 })
     }
 
+    /// A descriptor of the directory that all is in.
+    pub fn root(&self) -> Result<OwnedFd> {
+        self.root.try_clone().map_err(|cause| Error::target("opening the directory once more", &cause))
+    }
+
     pub fn file(&mut self, name: &[u8], size: u64, mode: u32, mtime: Time) -> Result<File> {
         let (parent, last) = self.place(name)?;
         self.clear(&parent, &last, name)?;

@@ -19,18 +19,18 @@ enum Store {
 
 struct Spill {
     directory: PathBuf,
-    file: Option<File>,
+    /// Opened at once: the thread that decodes may open nothing.
+    file: File,
     free: Vec<u64>,
     slots: u64,
     bound: u64,
 }
 
 impl Spill {
-    fn file(&mut self) -> Result<&File> {
-        if self.file.is_none() {
-            self.file = Some(unlinked(&self.directory)?);
-        }
-        Ok(self.file.as_ref().expect("opened above"))
+    /// A file in `directory` of at most `bound` bytes.
+    fn new(directory: PathBuf, bound: u64) -> Result<Self> {
+        let file = unlinked(&directory)?;
+        Ok(Self { directory, file, free: Vec::new(), slots: 0, bound: bound / CHUNK })
     }
 
     fn failed(&self, cause: &std::io::Error) -> Error {
@@ -71,22 +71,17 @@ pub struct HoldBack {
 
 impl HoldBack {
     /// At most `bound` bytes in memory and `spill_bound` more in an unlinked file in the directory `spill`.
-    pub fn new(bound: u64, spill: Option<PathBuf>, spill_bound: u64) -> Self {
-        Self {
+    /// Fails with the system's error when no file can be made there.
+    pub fn new(bound: u64, spill: Option<PathBuf>, spill_bound: u64) -> Result<Self> {
+        Ok(Self {
             ranges: BTreeMap::new(),
             chunks: BTreeMap::new(),
             order: VecDeque::new(),
             in_memory: 0,
             // One chunk is being filled while another may be read.
             bound: bound.max(2 * CHUNK),
-            spill: spill.map(|directory| Spill {
-                directory,
-                file: None,
-                free: Vec::new(),
-                slots: 0,
-                bound: spill_bound / CHUNK,
-            }),
-        }
+            spill: spill.map(|directory| Spill::new(directory, spill_bound)).transpose()?,
+        })
     }
 
     /// Keeps bytes; false when there is no room, and then only a part of them was kept.
@@ -108,7 +103,7 @@ impl HoldBack {
                 Some(Store::Spilled(slot)) => {
                     let place = *slot * CHUNK + inside as u64;
                     let spill = self.spill.as_mut().expect("spilled chunks have a spill");
-                    let done = spill.file()?.write_all_at(&bytes[..n], place);
+                    let done = spill.file.write_all_at(&bytes[..n], place);
                     done.map_err(|e| spill.failed(&e))?;
                 }
                 None => {}
@@ -136,7 +131,7 @@ impl HoldBack {
                     return Ok(false);
                 }
             };
-            let done = spill.file()?.write_all_at(data, slot * CHUNK);
+            let done = spill.file.write_all_at(data, slot * CHUNK);
             done.map_err(|e| spill.failed(&e))?;
             self.chunks.insert(index, Store::Spilled(slot));
             self.in_memory -= CHUNK;
@@ -174,8 +169,7 @@ impl HoldBack {
                 Some(Store::Memory(data)) => now.copy_from_slice(&data[inside..inside + n]),
                 Some(Store::Spilled(slot)) => {
                     let spill = self.spill.as_ref().expect("spilled chunks have a spill");
-                    let file = spill.file.as_ref().expect("a chunk was written to it");
-                    file.read_exact_at(now, slot * CHUNK + inside as u64).map_err(|e| spill.failed(&e))?;
+                    spill.file.read_exact_at(now, slot * CHUNK + inside as u64).map_err(|e| spill.failed(&e))?;
                 }
                 None => now.fill(0),
             }

@@ -112,7 +112,7 @@ impl Mapped {
         options.held.sort_by_key(|r| r.start);
         // The tables themselves pass through the hold-back where a piece ends inside one.
         let bound = options.limits.hold_back.max(layout.least_hold_back());
-        let hold = HoldBack::new(bound, options.spill.clone(), options.limits.spill);
+        let hold = HoldBack::new(bound, options.spill.clone(), options.limits.spill)?;
         let seek = options.metadata_first && options.seekable;
         let tables = tables_of_header(&*layout)?;
         Ok(Self {
