@@ -359,7 +359,7 @@ fn heads_are_told_apart() {
         (at(0, b"BZh91AY&SY"), Code::Truncated),
         (at(0, &[0x02, 0x21, 0x4c, 0x18]), Code::Unsupported),
         (at(0, b"7z\xbc\xaf\x27\x1c"), Code::Unsupported),
-        (at(0, b"PK\x03\x04"), Code::Unsupported),
+        (at(0, b"PK\x03\x04"), Code::Corrupt),
         (at(0, b"Rar!\x1a\x07"), Code::Unsupported),
         (at(257, b"ustar"), Code::Corrupt),
         (b"  \n<!DocType HTML><p>".to_vec(), Code::Unsupported),
