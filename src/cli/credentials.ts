@@ -25,7 +25,7 @@ export interface SourceFlags {
 }
 
 /** What an image can be said to be; QEMU calls VHD vpc. */
-const FORMATS = ['raw', 'qcow2', 'vmdk', 'vhd', 'vpc', 'vhdx', 'vdi', 'parallels', 'qed'];
+const FORMATS = ['raw', 'qcow2', 'vmdk', 'vhd', 'vpc', 'vhdx', 'vdi', 'parallels', 'qed', 'dmg'];
 
 /** The options that import and inspect have for their source. */
 export function addSourceFlags(command: Command): Command {

@@ -58,6 +58,8 @@ export interface Sniffed {
   /** The archive, which was seen whole, takes what is picked away from the layers below it. */
   readonly hides?: boolean;
   readonly refusal?: Refusal;
+  /** What of QEMU reads an image that is refused: native/engine/src/formats/bridged.rs. */
+  readonly bridge?: string;
 }
 
 export interface TargetSpec {
@@ -260,6 +262,14 @@ export interface Stop {
   stop(): void;
 }
 
+/** How a program ended. */
+export interface EndedProgram {
+  /** Undefined where a signal ended it. */
+  readonly code?: number;
+  /** The last of what it said on standard error. */
+  readonly said: string;
+}
+
 export interface Native {
   sniff(head: Uint8Array, sourceLength: number | undefined, limits: Limits, told?: Told): Sniffed;
   readonly Probe: new (head: Uint8Array, limits: Limits, told?: Told) => Probe;
@@ -273,6 +283,14 @@ export interface Native {
    * grants all of it, and after the first call in a process.
    */
   sandboxNotice(): string | undefined;
+  /**
+   * Runs a program, confined to files it may read and a socket that is opened for it. Settled when it has ended, by
+   * itself or by `stop`. Fails with UNSUPPORTED where the kernel does not confine it.
+   */
+  runProgram(
+    init: { readonly command: readonly string[]; readonly socket: string; readonly readable: readonly string[] },
+    stop: Stop,
+  ): Promise<EndedProgram>;
   /** Pairs of offsets: data of an open file within [from, to), at most `most` (2^16) extents. Keep `fd` open meanwhile. */
   fileExtents(fd: number, from: number, to: number, most: number): Promise<Float64Array>;
   /** Asks a reading to end: it then fails with ABORTED. */

@@ -1,5 +1,6 @@
 import { setTimeout } from 'node:timers/promises';
-import { type Claim, diskSize } from './claim.ts';
+import { bridged, canDetour, type Detour } from './bridge.ts';
+import { diskSize } from './claim.ts';
 import { contextOf, type Log } from './context.ts';
 import { formatDigest, isStrong } from './digests.ts';
 import { readDiskDigest } from './disk-digest.ts';
@@ -7,7 +8,6 @@ import { asFerryError, FerryError } from './errors.ts';
 import { type Extents, extentsOf } from './extents.ts';
 import { feed } from './feed.ts';
 import { retrying } from './filters/retry.ts';
-import type { Guard } from './guard.ts';
 import { hostKey } from './hostkey.ts';
 import { compareIdentity, type Identity, identityOf, parseIdentity } from './identity.ts';
 import { decoderLimits, transferLimits } from './memory-budget.ts';
@@ -26,79 +26,13 @@ import {
 } from './native.ts';
 import { type Plan, plan, takesExtents, type Way } from './plan.ts';
 import { sniff, toldOf } from './sniff.ts';
-import type { Digest, Source, SourceOptions } from './source.ts';
+import type { Digest, Source } from './source.ts';
 import { openSource } from './sources/index.ts';
 import { stackFilters } from './stack.ts';
+import type { TransferOptions, TransferReport } from './transfer-options.ts';
 
 export type { Snapshot } from './meter.ts';
-
-export interface TransferOptions {
-  readonly source: string;
-  readonly target: string;
-  readonly sourceOptions: SourceOptions;
-  /** Exact length of the disk, bytes. */
-  readonly size?: number;
-  readonly preallocate: boolean;
-  /** The target becomes a qcow2 file with the disk in it. */
-  readonly qcow2?: Qcow2;
-  /** Bytes a second. */
-  readonly rate?: number;
-  readonly connections: number;
-  /** Bytes that the whole process may use; default 160 MiB. */
-  readonly memory?: number;
-  /** Ignore what an earlier run left. */
-  readonly fresh: boolean;
-  /** Overwrite what is not ours. */
-  readonly force: boolean;
-  readonly digest?: Digest;
-  /** `dd1:<hex>`. */
-  readonly diskDigest?: string;
-  /** Directory for clusters that have no place yet. */
-  readonly spill?: string;
-  readonly way?: Way;
-  /** Overwrite whatever is not of this source, unfinished transfers of others too; go on where it is. */
-  readonly replace?: boolean;
-  /** The target is a claim's volume: a file's disk fills what is usable of it. */
-  readonly claim?: Claim;
-  /** 32 bytes that authenticate the journal; or the directory that holds this host's key. */
-  readonly journalKey: Uint8Array | { readonly stateDirectory: string };
-  /** Milliseconds; see TransportLimits. */
-  readonly stall?: number;
-  readonly patience?: number;
-  /** Which addresses may be connected to. Absent = all. */
-  readonly guard?: Guard;
-}
-
-export interface TransferReport {
-  readonly outcome: 'done' | 'already-done';
-  readonly source: string;
-  readonly target: string;
-  readonly way: Way;
-  readonly format: string;
-  readonly codecs: readonly string[];
-  readonly sourceBytes: number;
-  /** Bytes that came from the source in this run, retries included. */
-  readonly receivedBytes: number;
-  readonly virtualSize: number;
-  readonly written: number;
-  readonly zeroed: number;
-  readonly skipped: number;
-  /** Bytes read back from the target to complete the disk digest. */
-  readonly reread: number;
-  readonly sourceDigest?: string;
-  readonly diskDigest: string;
-  readonly seconds: number;
-  /** Bytes received a second, on average. */
-  readonly rate: number;
-  readonly resumes: number;
-  readonly retries: number;
-  /** Source offset that this run went on from. */
-  readonly resumedAt?: number;
-  readonly leftOut: readonly string[];
-  /** Labels that the image asks for. */
-  readonly labels?: Readonly<Record<string, string>>;
-  readonly notes: readonly string[];
-}
+export type { TransferOptions, TransferReport } from './transfer-options.ts';
 
 /** Milliseconds that a stop waits for the engine's threads. */
 const ABORT_WAIT = 700;
@@ -110,28 +44,54 @@ export async function transfer(
   watch: (snapshot: Snapshot) => void,
   log: Log,
 ): Promise<TransferReport> {
+  const came = await carry(options, signal, watch, log);
+  if (!('detour' in came)) return came;
+  // What is landed is raw, and so is what QEMU shows of it: neither takes another detour.
+  return bridged(
+    options,
+    came,
+    log,
+    signal,
+    watch,
+    (part, seen) => carry(part, signal, seen, log) as Promise<TransferReport>,
+  );
+}
+
+async function carry(
+  options: TransferOptions,
+  signal: AbortSignal,
+  watch: (snapshot: Snapshot) => void,
+  log: Log,
+): Promise<TransferReport | Detour> {
   const started = performance.now();
   const context = contextOf(options, signal, log);
   using meter = new Meter(watch, context);
   const engine = native();
   try {
-    await using opened = await openSource(options.source, options.sourceOptions, context);
+    await using opened = await (options.opened?.open(context) ??
+      openSource(options.source, options.sourceOptions, context));
     meter.phase('planning');
     await using target = disposable(
       await engine.openTarget({ path: options.target, key: await journalKeyOf(options) }),
     );
     const digest = options.digest ?? opened.facts.digest;
-    const identity = identityOf(opened, digest, {
-      ...options.sourceOptions,
-      ...(options.size === undefined ? {} : { size: options.size }),
-      ...(options.qcow2 === undefined ? {} : { output: outputOf(options.qcow2) }),
-    });
+    const identity =
+      options.opened?.identity ??
+      identityOf(opened, digest, {
+        ...options.sourceOptions,
+        ...(options.size === undefined ? {} : { size: options.size }),
+        ...(options.qcow2 === undefined ? {} : { output: outputOf(options.qcow2) }),
+      });
     const finished = alreadyDone(options, target.native, identity);
     if (finished) return finished;
 
     const source = stackFilters(opened, context, { verified: isStrong(digest) });
     const told = toldOf(opened.facts, options.sourceOptions);
     const { head, sniffed, probe } = await sniff(source, decoderLimits(options.memory), told, signal);
+    if (canDetour(sniffed.bridge, options)) {
+      admit(options, target.native, identity, log);
+      return { detour: sniffed.bridge, identity };
+    }
     const limits = transferLimits(sniffed, options.memory);
     const extents = takesExtents(source.facts, sniffed, readsAll(options, digest), options.way)
       ? await retrying(context, () => extentsOf(source, signal))

@@ -17,6 +17,21 @@ export async function run(program: string, debianPackage: string, args: readonly
   return stdout;
 }
 
+/**
+ * qemu-img over a passphrase. QEMU measures the key derivation by the processor's time and gives up when a busy machine
+ * gives it none.
+ */
+export async function qemuImgWithKey(args: readonly string[]): Promise<void> {
+  for (let tries = 1; ; tries++) {
+    try {
+      await run('qemu-img', 'qemu-utils', args);
+      return;
+    } catch (error) {
+      if (tries === 50) throw error;
+    }
+  }
+}
+
 /** Numbers that look random and are the same for the same seed (mulberry32): in [0, 1). */
 export function randomly(seed: number): () => number {
   let state = seed >>> 0;

@@ -18,11 +18,11 @@ pub struct Verified {
     pub bytes: f64,
 }
 
-/// Asks a reading that was begun with it to end.
+/// Asks a reading, or a program, that was begun with it to end.
 #[napi]
 #[derive(Default)]
 pub struct Stop {
-    stopped: Arc<AtomicBool>,
+    pub(crate) stopped: Arc<AtomicBool>,
 }
 
 #[napi]

@@ -64,6 +64,7 @@ pub struct Sniffed {
     pub wanted: f64,
     pub hides: bool,
     pub refusal: Option<Refusal>,
+    pub bridge: Option<String>,
 }
 
 /// What the head of an image (at most 1 MiB) says.
@@ -98,6 +99,7 @@ fn shown(s: sniff::Sniffed) -> Sniffed {
             stage: e.stage.name().to_owned(),
             message: e.message,
         }),
+        bridge: s.bridge.map(str::to_owned),
     }
 }
 

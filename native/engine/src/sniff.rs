@@ -6,7 +6,8 @@ use crate::archives::{self, Archive, Member, Pick, shown};
 use crate::codecs::layers::{Between, open_layers};
 use crate::codecs::{Codec, Kind, Restart, Sink};
 use crate::error::{Code, Error, Result, Stage};
-use crate::formats::{DRIVERS, Driver, Image, Named, Open, Order, vhd};
+use crate::formats::bridged::{self, Bridge};
+use crate::formats::{DRIVERS, Driver, Image, Named, Open, Order, qcow2, vhd};
 use crate::limits::Limits;
 
 /// Layers of compression, archives among them, that are undone.
@@ -52,6 +53,8 @@ pub struct Sniffed {
     pub image: Option<Arc<dyn Open>>,
     /// Why it cannot be imported.
     pub refusal: Option<Error>,
+    /// What of QEMU can import it all the same.
+    pub bridge: Option<Bridge>,
 }
 
 impl Sniffed {
@@ -72,6 +75,7 @@ impl Sniffed {
             decoder_memory: 0,
             image: None,
             refusal: None,
+            bridge: None,
         }
     }
 }
@@ -245,6 +249,7 @@ fn descend(
         Some(kind) if kind.is_archive() => s.member.as_ref().and_then(|member| member.size),
         Some(_) => None,
     };
+    refuse_bridged(s, &inner)?;
     let driver = driver_of(s.told.format, &inner)?;
     let needed = driver.map_or(0, |driver| (driver.needs)(&inner));
     let all = whole && s.codecs.is_empty();
@@ -255,7 +260,10 @@ fn descend(
             format!("what the image is stands in its first {needed} bytes, of which {} were seen", inner.len());
         return Err(refuse(Code::Unsupported, message));
     }
-    if let Some((name, image)) = image_of(driver, s.told.format, &inner, file_length, limits)? {
+    let image = image_of(driver, s.told.format, &inner, file_length, limits).inspect_err(|refusal| {
+        s.bridge = if refusal.code == Code::Encrypted { qcow2::header::bridge(&inner) } else { None };
+    })?;
+    if let Some((name, image)) = image {
         s.format = name;
         s.virtual_size = Some(image.virtual_size);
         (s.order, s.features, s.left_out) = (image.order, image.features, image.left_out);
@@ -273,11 +281,23 @@ fn descend(
     }
 }
 
+/// Fails where only QEMU reads the image, or not even that.
+fn refuse_bridged(s: &mut Sniffed, head: &[u8]) -> Result<()> {
+    let found = match s.told.format {
+        None => bridged::detect(head),
+        Some(Named::Bridged(bridge)) => Some((Some(bridge), bridged::dmg())),
+        Some(_) => None,
+    };
+    let Some((bridge, refusal)) = found else { return Ok(()) };
+    s.bridge = bridge;
+    Err(refusal)
+}
+
 /// The driver of the format that is told, or that a header says it is. None for raw disks, and for fixed VHDs.
 fn driver_of(told: Option<Named>, head: &[u8]) -> Result<Option<&'static Driver>> {
     let found = DRIVERS.iter().find(|driver| (driver.detect)(head));
     match told {
-        Some(Named::Raw) => Ok(None),
+        Some(Named::Raw | Named::Bridged(_)) => Ok(None),
         // Nothing at its beginning could be known.
         Some(Named::Driver(name)) if name == vhd::DRIVER.name && found.is_none() => Ok(None),
         Some(Named::Driver(name)) => match found {
@@ -387,10 +407,6 @@ fn found(head: &[u8], at: usize, magic: &[u8]) -> bool {
 
 /// Formats that must not pass as raw disks.
 fn known_but_unsupported(head: &[u8]) -> Option<Error> {
-    if found(head, 0, b"LUKS\xba\xbe") {
-        let message = "the image is encrypted with LUKS; open it with `cryptsetup open` and import what is inside";
-        return Some(refuse(Code::Encrypted, message));
-    }
     // Each is the signature that its format's specification gives, at its offset.
     let packed: &[(usize, &[u8], &str)] = &[
         // Written by `lz4 -l`, for kernels only: blocks without any check ("Legacy frame").

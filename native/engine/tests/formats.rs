@@ -348,6 +348,10 @@ fn heads_are_told_apart() {
     let cases: &[(Vec<u8>, Code)] = &[
         (at(0, b"KDMV"), Code::Unsupported),
         (at(0, b"COWD"), Code::Unsupported),
+        (at(0, b"\xbe\xba\xfe\xca\0\0\0\0\x01\0\0\0\x02\0\0\0"), Code::Unsupported),
+        (at(0, b"Bochs Virtual HD Image"), Code::NeedsScratch),
+        (at(0, b"QFI\xfb\0\0\0\x01"), Code::NeedsScratch),
+        (at(0, b"QFI\xfb\0\0\0\x01\0\0\0\0\0\0\x02\0"), Code::Unsafe),
         (at(0, b"# Disk DescriptorFile"), Code::Unsafe),
         (at(0, b"vhdxfile"), Code::Truncated),
         (at(0, b"conectix"), Code::Corrupt),

@@ -6,11 +6,11 @@ use std::io::{Error, ErrorKind};
 use std::net::{TcpListener, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::process::Command;
 
-use diskferry_engine::sandbox;
+use diskferry_engine::sandbox::{self, program::Program};
 use rustix::fs::{AtFlags, CWD, Mode, linkat, mkdirat, symlinkat, unlinkat};
 
 /// What `act` comes to on a confined thread.
@@ -121,4 +121,59 @@ fn a_directory_that_is_kept_is_all_that_can_be_changed() {
     }
     assert_eq!(std::fs::read(kept.path().join("a/hard")).unwrap(), b"file");
     assert_eq!(std::fs::read_dir(other.path()).unwrap().count(), 1);
+}
+
+/// What a program said that was to serve a socket, and its exit code.
+fn program(script: &str, readable: &[&std::path::Path]) -> (Option<i32>, String) {
+    let home = tempfile::tempdir().unwrap();
+    let listener = UnixListener::bind(home.path().join("socket")).unwrap();
+    let command = ["sh", "-c", script].map(str::to_owned).into();
+    let readable = readable.iter().map(|&path| path.to_owned()).collect();
+    let thread = std::thread::spawn(move || Program { command, listener, readable }.run(&|| false));
+    let ended = thread.join().unwrap().unwrap();
+    (ended.code, ended.said)
+}
+
+#[test]
+fn a_program_reads_what_it_is_given_and_nothing_else() {
+    let files = tempfile::tempdir().unwrap();
+    let (given, other) = (files.path().join("given"), files.path().join("other"));
+    for path in [&given, &other] {
+        std::fs::write(path, "content").unwrap();
+    }
+    let (read, write) = (given.display(), other.display());
+    assert_eq!(program(&format!("cat {read} >&2"), &[&given]), (Some(0), "content".to_owned()));
+    for refused in [
+        format!("cat {write}"),
+        format!("echo > {read}"),
+        format!("echo > {write}"),
+        format!("rm {read}"),
+        format!("ls {}", files.path().display()),
+        "cat /etc/passwd".to_owned(),
+        "cat /proc/1/environ".to_owned(),
+    ] {
+        let (code, said) = program(&refused, &[&given]);
+        assert!(code != Some(0) && said.contains("ermission denied"), "{refused}: {code:?} {said}");
+    }
+    for (refused, why) in [
+        ("perl -MSocket -e 'socket(S, PF_INET, SOCK_DGRAM, 0) or die $!'", "not permitted"),
+        ("perl -e '$x = q(x) x 3_000_000_000'", "memory"),
+    ] {
+        let (code, said) = program(refused, &[]);
+        assert!(code != Some(0) && said.contains(why), "{refused}: {code:?} {said}");
+    }
+}
+
+#[test]
+fn a_program_is_told_its_socket_and_stops_when_it_is_to() {
+    let told =
+        "test $LISTEN_PID = $$ && test $LISTEN_FDS = 1 && test -S /dev/fd/3 || perl -e 'open F, \"<&=3\" or die $!'";
+    assert_eq!(program(told, &[]).0, Some(0));
+    let listener = UnixListener::bind(tempfile::tempdir().unwrap().path().join("socket")).unwrap();
+    let command = ["sleep", "60"].map(str::to_owned).into();
+    let began = std::time::Instant::now();
+    let stopped = move || began.elapsed().as_millis() > 200;
+    let thread = std::thread::spawn(move || Program { command, listener, readable: Vec::new() }.run(&stopped));
+    assert_eq!(thread.join().unwrap().unwrap().code, None);
+    assert!(began.elapsed().as_secs() < 5);
 }

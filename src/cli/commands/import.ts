@@ -21,6 +21,8 @@ interface ImportFlags extends SourceFlags {
   readonly connections: number;
   readonly memory?: number;
   readonly spill?: string;
+  readonly scratch?: string;
+  readonly keyFile?: string;
   readonly fresh?: boolean;
   readonly force?: boolean;
   readonly stall: number;
@@ -92,6 +94,11 @@ export function defineImport(program: Command): void {
       ).argParser(size),
     )
     .option('--spill <directory>', 'where data may wait that arrives before its place is known')
+    .option(
+      '--scratch <directory>',
+      'where an image may be put that only QEMU reads; qemu-nbd then decodes it, confined',
+    )
+    .option('--key-file <file>', 'its bytes are the passphrase of a LUKS image; with --scratch')
     .option('--fresh', 'begin anew, whatever an earlier run left on the target')
     .option('--force', 'overwrite a target that holds something else');
   addSourceFlags(command)
@@ -186,6 +193,8 @@ async function diskOptions(
     ...(qcow2 === undefined ? {} : { qcow2 }),
     ...(flags.size === undefined ? {} : { size: flags.size }),
     ...(flags.spill === undefined ? {} : { spill: flags.spill }),
+    ...(flags.scratch === undefined ? {} : { scratch: flags.scratch }),
+    ...(flags.keyFile === undefined ? {} : { keyFile: flags.keyFile }),
     ...(flags.way === undefined ? {} : { way: flags.way }),
     ...(flags.diskDigest === undefined ? {} : { diskDigest: flags.diskDigest }),
   };
@@ -193,8 +202,8 @@ async function diskOptions(
 
 /** An archive is no disk: what is said of one means nothing to it. BAD_SPEC with the option. */
 function refuseDiskOptions(flags: ImportFlags): void {
-  const { size, preallocate, diskDigest, spill, fresh, path, disk, sourceFormat } = flags;
-  const given = { size, preallocate, diskDigest, spill, fresh, path, disk, sourceFormat };
+  const { size, preallocate, diskDigest, spill, scratch, keyFile, fresh, path, disk, sourceFormat } = flags;
+  const given = { size, preallocate, diskDigest, spill, scratch, keyFile, fresh, path, disk, sourceFormat };
   const [name] = Object.entries(given).find(([, value]) => value !== undefined) ?? [];
   if (name === undefined && flags.targetFormat === 'raw') return;
   const option = (name ?? 'targetFormat').replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);

@@ -9,6 +9,7 @@ use crate::bytes::Bytes;
 use crate::error::Result;
 use crate::limits::Limits;
 
+pub mod bridged;
 pub mod fields;
 pub mod head;
 pub mod mapped;
@@ -33,11 +34,16 @@ pub enum Named {
     Raw,
     /// [`Driver::name`].
     Driver(&'static str),
+    /// Read by QEMU alone.
+    Bridged(bridged::Bridge),
 }
 
 impl Named {
     /// By our name, or by QEMU's, who calls VHD "vpc".
     pub fn parse(name: &str) -> Option<Self> {
+        if name == bridged::DMG {
+            return Some(Named::Bridged(bridged::DMG));
+        }
         let ours = if name == "vpc" { vhd::DRIVER.name } else { name };
         let driver = DRIVERS.iter().find(|driver| driver.name == ours);
         if ours == "raw" { Some(Named::Raw) } else { driver.map(|driver| Named::Driver(driver.name)) }

@@ -3,6 +3,7 @@
 //! the thread alone and for those that it starts; the rest of the process goes on as it was, and nothing of it can be
 //! undone. A thread that unpacks an archive keeps one directory.
 
+pub mod program;
 mod syscalls;
 
 use std::os::fd::{AsFd, BorrowedFd};
@@ -60,11 +61,11 @@ fn nothing(why: &str) -> Sandbox {
 fn try_out() -> Sandbox {
     let mut found = Sandbox::default();
     let root = std::fs::File::open("/");
-    match restrict_files(None) {
+    match restrict_files(&[]) {
         Ok(()) => found.landlock = true,
         Err(why) => found.missing.push(format!("Landlock ({why})")),
     }
-    found.keeps = found.landlock && root.is_ok_and(|root| restrict_files(Some(root.as_fd())).is_ok());
+    found.keeps = found.landlock && root.is_ok_and(|root| restrict_files(&[(root.as_fd(), making())]).is_ok());
     let filters = syscalls::filters(Set::Open).and_then(|open| Ok((open, syscalls::filters(Set::Making)?)));
     // One stands for both: behind a filter no other can be installed.
     match filters.and_then(|both| install(&both.0).map(|()| both)) {
@@ -74,10 +75,10 @@ fn try_out() -> Sandbox {
     found
 }
 
-/// Keeps what is in a directory, if one is given.
-fn restrict_files(kept: Option<BorrowedFd>) -> std::result::Result<(), String> {
+/// Leaves of all files those that are given, or are below what is given, with these rights.
+fn restrict_files(open: &[(BorrowedFd, BitFlags<AccessFs>)]) -> std::result::Result<(), String> {
     let mut rules = Ruleset::default();
-    if kept.is_some() {
+    if open.iter().any(|(_, rights)| rights.contains(AccessFs::Refer)) {
         rules = rules.set_compatibility(CompatLevel::HardRequirement);
         rules = rules.handle_access(AccessFs::Refer).map_err(|cause| cause.to_string())?;
         rules = rules.set_compatibility(CompatLevel::BestEffort);
@@ -88,7 +89,9 @@ fn restrict_files(kept: Option<BorrowedFd>) -> std::result::Result<(), String> {
         .and_then(|rules| rules.scope(Scope::from_all(RIGHTS)))
         .and_then(Ruleset::create)
         .and_then(|rules| {
-            rules.add_rules(kept.map(|kept| Ok::<_, landlock::RulesetError>(PathBeneath::new(kept, making()))))
+            rules.add_rules(
+                open.iter().map(|(fd, rights)| Ok::<_, landlock::RulesetError>(PathBeneath::new(*fd, *rights))),
+            )
         })
         .and_then(landlock::RulesetCreated::restrict_self)
         .map_err(|cause| cause.to_string())?;
@@ -124,7 +127,8 @@ pub fn enter(kept: Option<BorrowedFd>) -> Result<()> {
         None => (sandbox.landlock, &sandbox.filters),
         Some(_) => (sandbox.keeps, &sandbox.making),
     };
-    let entered = if landlock { restrict_files(kept) } else { Ok(()) };
+    let open: Vec<_> = kept.map(|kept| (kept, making())).into_iter().collect();
+    let entered = if landlock { restrict_files(&open) } else { Ok(()) };
     entered.and_then(|()| install(filters)).map_err(|why| {
         Error::new(Code::Io, Stage::Plan, format!("a thread could not be confined as those before it: {why}"))
     })
@@ -151,7 +155,7 @@ mod tests {
     #[test]
     fn landlock_alone_opens_nothing() {
         let opened = std::thread::spawn(|| {
-            restrict_files(None).unwrap();
+            restrict_files(&[]).unwrap();
             std::fs::File::open("/dev/null").map(drop).map_err(|cause| cause.raw_os_error())
         });
         assert_eq!(opened.join().unwrap(), Err(Some(libc::EACCES)));

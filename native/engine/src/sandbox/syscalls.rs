@@ -70,7 +70,35 @@ pub enum Set {
     Open,
     /// These, and those that make files.
     Making,
+    /// Those of another program, which nobody knows: all but the [`REFUSED`].
+    Program,
 }
+
+/// What reaches beyond a process and its open files, where Landlock says nothing of it.
+const REFUSED: &[c_long] = &[
+    libc::SYS_socket,
+    libc::SYS_connect,
+    libc::SYS_bind,
+    // It opens sockets too.
+    libc::SYS_io_uring_setup,
+    libc::SYS_ptrace,
+    libc::SYS_process_vm_readv,
+    libc::SYS_process_vm_writev,
+    libc::SYS_pidfd_getfd,
+    libc::SYS_unshare,
+    libc::SYS_setns,
+    libc::SYS_mount,
+    libc::SYS_umount2,
+    libc::SYS_pivot_root,
+    libc::SYS_chroot,
+    libc::SYS_open_by_handle_at,
+    libc::SYS_bpf,
+    libc::SYS_perf_event_open,
+    libc::SYS_userfaultfd,
+    libc::SYS_add_key,
+    libc::SYS_keyctl,
+    libc::SYS_request_key,
+];
 
 /// Landlock says where.
 const MAKING: &[c_long] = &[
@@ -100,7 +128,11 @@ const FCNTLS: [c_int; 5] = [libc::F_GETFD, libc::F_GETFL, libc::F_OFD_SETLK, lib
 /// the answer of the later one where both are errors (seccomp(2)), so the allow-list lets through what the first one answers.
 pub fn filters(set: Set) -> Result<Vec<BpfProgram>, String> {
     let arch = TargetArch::try_from(std::env::consts::ARCH).map_err(|_| "not for this processor".to_owned())?;
-    [no_clone3(arch), allow_list(set, arch)].into_iter().collect::<Result<_, _>>().map_err(|cause| cause.to_string())
+    let programs = match set {
+        Set::Program => vec![deny_list(arch)],
+        Set::Open | Set::Making => vec![no_clone3(arch), allow_list(set, arch)],
+    };
+    programs.into_iter().collect::<Result<_, _>>().map_err(|cause| cause.to_string())
 }
 
 /// The C library uses clone() where it is told that there is no clone3(), whose flags lie in memory that a filter cannot
@@ -108,6 +140,12 @@ pub fn filters(set: Set) -> Result<Vec<BpfProgram>, String> {
 fn no_clone3(arch: TargetArch) -> Result<BpfProgram, BackendError> {
     let rules = Rules::from([(libc::SYS_clone3, Vec::new())]);
     let refused = SeccompAction::Errno(libc::ENOSYS as u32);
+    SeccompFilter::new(rules, SeccompAction::Allow, refused, arch)?.try_into()
+}
+
+fn deny_list(arch: TargetArch) -> Result<BpfProgram, BackendError> {
+    let rules = REFUSED.iter().map(|&call| (call, Vec::new())).collect();
+    let refused = SeccompAction::Errno(libc::EPERM as u32);
     SeccompFilter::new(rules, SeccompAction::Allow, refused, arch)?.try_into()
 }
 

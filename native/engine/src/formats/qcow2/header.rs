@@ -2,6 +2,7 @@
 
 use crate::error::{Code, Error, Result, Stage};
 use crate::formats::Packing;
+use crate::formats::bridged::{self, Bridge};
 use crate::formats::fields::{be32, be64};
 use crate::formats::head::{self, printable};
 use crate::limits::Limits;
@@ -67,6 +68,15 @@ fn refuse(code: Code, message: impl Into<String>) -> Error {
 
 fn short(have: usize, what: &str, needs: u64) -> Error {
     refuse(Code::Truncated, format!("the qcow2 image ends after {have} bytes, inside its {what} ({needs} bytes)"))
+}
+
+/// What of QEMU reads an image that is encrypted (docs/interop/qcow2.txt, `crypt_method`).
+pub fn bridge(head: &[u8]) -> Option<Bridge> {
+    match be32(head, 32) {
+        1 => Some("qcow2+aes"),
+        2 => Some("qcow2+luks"),
+        _ => None,
+    }
 }
 
 impl Header {
@@ -221,10 +231,7 @@ impl Header {
                     2 => "LUKS",
                     _ => "an unknown method",
                 };
-                return Err(refuse(
-                    Code::Encrypted,
-                    format!("the qcow2 image is encrypted ({how}); decrypt it first with `qemu-img convert`"),
-                ));
+                return Err(bridged::locked(&format!("the qcow2 image is encrypted ({how})"), "qemu-img convert"));
             }
         }
         if incompatible & INCOMPATIBLE_CORRUPT != 0 {

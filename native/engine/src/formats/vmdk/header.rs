@@ -11,8 +11,6 @@ use crate::formats::mapped::{SECTOR, corrupt};
 use crate::limits::Limits;
 
 const MAGIC: &[u8] = b"KDMV";
-/// Extents of ESX, with a header of their own ("ESX Server Sparse Extents").
-const MAGIC_ESX: &[u8] = b"COWD";
 const DESCRIPTOR: &[u8] = b"# Disk DescriptorFile";
 const LENGTH: u64 = 512;
 const REDUNDANT: u32 = 1 << 1;
@@ -51,7 +49,7 @@ pub struct Header {
 }
 
 pub fn detect(bytes: &[u8]) -> bool {
-    [MAGIC, MAGIC_ESX, DESCRIPTOR].iter().any(|magic| bytes.starts_with(magic))
+    [MAGIC, DESCRIPTOR].iter().any(|magic| bytes.starts_with(magic))
 }
 
 impl Header {
@@ -145,11 +143,6 @@ fn refuse_others(bytes: &[u8]) -> Result<()> {
         let message = "this is only the descriptor of a VMDK, which names other files: they are not followed; make one \
                        file of it first: `qemu-img convert -O vmdk -o subformat=streamOptimized DESCRIPTOR NEW`";
         return Err(Error::new(Code::Unsafe, Stage::Format, message));
-    }
-    if bytes.starts_with(MAGIC_ESX) {
-        let message =
-            "a sparse extent of ESX (COWD) is not read; convert it first: `qemu-img convert -O qcow2 IMAGE NEW`";
-        return Err(head::unsupported(message));
     }
     Ok(())
 }

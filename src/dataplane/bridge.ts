@@ -1,0 +1,206 @@
+import { createHash } from 'node:crypto';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Context, Log } from './context.ts';
+import { asFerryError, FerryError } from './errors.ts';
+import type { Identity } from './identity.ts';
+import type { Snapshot } from './meter.ts';
+import { type EndedProgram, fromEngine, native } from './native.ts';
+import type { ByteStream, Source } from './source.ts';
+import { nbd } from './sources/nbd.ts';
+import type { TransferOptions, TransferReport } from './transfer-options.ts';
+
+/** What qemu-nbd is told of each kind of image: its driver, never a guess (qemu-block-drivers(7)). */
+const DRIVERS: Readonly<Record<string, string>> = {
+  luks: 'driver=luks,key-secret=key',
+  'qcow2+luks': 'driver=qcow2,encrypt.format=luks,encrypt.key-secret=key',
+  'qcow2+aes': 'driver=qcow2,encrypt.format=aes,encrypt.key-secret=key',
+  qcow: 'driver=qcow',
+  bochs: 'driver=bochs',
+  cloop: 'driver=cloop',
+  dmg: 'driver=dmg',
+};
+/** Milliseconds that the end of a program may come later than that of its connections. */
+const LATER = 500;
+/** Exit code of a shell that does not find a program (POSIX, "2.8.2 Exit Status for Commands"). */
+const NO_PROGRAM = 127;
+
+type Watch = (snapshot: Snapshot) => void;
+
+/** An image that only QEMU reads. */
+export interface Detour {
+  readonly detour: string;
+  /** Of the source, so that the target is known again by what it came from. */
+  readonly identity: Identity;
+}
+
+/** Whether what was given is enough for QEMU to read the image. */
+export function canDetour(bridge: string | undefined, { scratch, keyFile }: TransferOptions): bridge is string {
+  const driver = DRIVERS[bridge ?? ''];
+  return driver !== undefined && scratch !== undefined && (keyFile !== undefined || !driver.includes('key-secret'));
+}
+
+/**
+ * Puts the image into the scratch directory, out of its codecs and verified, and carries the disk from there that a
+ * confined qemu-nbd shows. Both can be gone on with. The image goes when the disk is whole.
+ */
+export async function bridged(
+  options: TransferOptions,
+  { detour, identity }: Detour,
+  log: Log,
+  signal: AbortSignal,
+  watch: Watch,
+  carry: (options: TransferOptions, watch: Watch) => Promise<TransferReport>,
+): Promise<TransferReport> {
+  if (options.source === '-') {
+    throw new FerryError('standard input can be read once only: save the image to a file, and import that', {
+      code: 'UNSUPPORTED',
+      stage: 'plan',
+    });
+  }
+  const { size: _size, qcow2: _qcow2, diskDigest: _diskDigest, claim: _claim, digest, ...rest } = options;
+  const hash = createHash('sha256').update(JSON.stringify(identity)).digest('hex').slice(0, 16);
+  const image = join(options.scratch ?? '', `diskferry-${hash}.image`);
+  log.warn(`only QEMU reads this image (${detour}): it is put into ${image} first, and decoded from there`);
+  const decoded = async (path: string): Promise<TransferReport> => {
+    await using server = await QemuServer.start(path, detour, options.keyFile, signal);
+    const { digest: _demanded, ...decoding } = options;
+    const opened = { open: (context: Context) => server.open(identity.name, hash, context), identity };
+    return await carry({ ...decoding, sourceOptions: { format: 'raw' }, opened }, watch);
+  };
+  const landing: TransferOptions = {
+    ...rest,
+    target: image,
+    sourceOptions: { ...options.sourceOptions, format: 'raw' },
+    preallocate: false,
+    // Nothing tells whether it still is the same source.
+    force: identity.validator === undefined && identity.digest === undefined,
+    ...(digest === undefined ? {} : { digest }),
+  };
+  // Done is only the whole.
+  const landed = await carry(landing, (seen) => watch(seen.phase === 'done' ? { ...seen, phase: 'verifying' } : seen));
+  const report = await decoded(image).catch((thrown: unknown) => {
+    log.warn(`${image} stays where it is, for the next run: remove it if there is to be none`);
+    throw thrown;
+  });
+  await rm(image, { force: true });
+  const seconds = landed.seconds + report.seconds;
+  return {
+    ...report,
+    way: 'bridge',
+    format: detour,
+    codecs: landed.codecs,
+    sourceBytes: landed.outcome === 'done' ? landed.sourceBytes : (identity.length ?? 0),
+    receivedBytes: landed.receivedBytes,
+    ...(landed.sourceDigest === undefined ? {} : { sourceDigest: landed.sourceDigest }),
+    seconds,
+    rate: landed.receivedBytes / seconds,
+    retries: landed.retries + report.retries,
+    resumes: landed.resumes + report.resumes,
+  };
+}
+
+/** qemu-nbd over one image, confined (native/engine/src/sandbox/program.rs). */
+class QemuServer implements AsyncDisposable {
+  readonly #home: string;
+  readonly #stop: InstanceType<ReturnType<typeof native>['Stop']>;
+  readonly #ended: Promise<FerryError>;
+  readonly #gone = new AbortController();
+  #dismissed = false;
+
+  private constructor(home: string, command: readonly string[], readable: readonly string[]) {
+    this.#home = home;
+    this.#stop = new (native().Stop)();
+    const running = native().runProgram({ command, socket: join(home, 'socket'), readable }, this.#stop);
+    this.#ended = running.then(
+      (ended) => failure(ended),
+      (thrown: unknown) => asFerryError(fromEngine(thrown), 'format'),
+    );
+    void this.#ended.then((error) => this.#gone.abort(error));
+  }
+
+  static async start(image: string, bridge: string, key: string | undefined, signal: AbortSignal): Promise<QemuServer> {
+    signal.throwIfAborted();
+    // Where nobody else can connect, and short: the path of a socket has 108 bytes (unix(7)).
+    const home = await mkdtemp(join(tmpdir(), 'diskferry-'));
+    const quoted = (path: string): string => path.replaceAll(',', ',,');
+    const secret = key === undefined ? [] : ['--object', `secret,id=key,file=${quoted(key)}`];
+    const file = `file.driver=file,file.filename=${quoted(image)}`;
+    const options = ['--read-only', '--persistent', '--shared=0', '--image-opts', `${DRIVERS[bridge]},${file}`];
+    return new QemuServer(home, ['qemu-nbd', ...secret, ...options], key === undefined ? [image] : [image, key]);
+  }
+
+  /** The disk, as a source of this name that `validator` identifies. */
+  async open(name: string, validator: string, context: Context): Promise<Source> {
+    const address = `nbd+unix:///?socket=${encodeURIComponent(join(this.#home, 'socket'))}`;
+    const signal = AbortSignal.any([context.signal, this.#gone.signal]);
+    const disk = await this.#explained(nbd.open(nbd.parse(address, {}), { ...context, signal }));
+    const { unidentified: _, ...facts } = disk.facts;
+    const read = (range: { from: number; to?: number }, reading: AbortSignal): ByteStream =>
+      this.#guarded(disk.read(range, AbortSignal.any([reading, this.#gone.signal])));
+    const { extents } = disk;
+    return {
+      name,
+      facts: { ...facts, validator },
+      details: { ...disk.details, kind: 'disk that QEMU decodes' },
+      read,
+      ...(extents === undefined ? {} : { extents: (asking: AbortSignal) => this.#guarded(extents(asking)) }),
+      [Symbol.asyncDispose]: () => disk[Symbol.asyncDispose](),
+    };
+  }
+
+  async *#guarded<T>(stream: AsyncIterable<T>): AsyncIterable<T> {
+    try {
+      yield* stream;
+    } catch (thrown) {
+      throw await this.#reason(thrown);
+    }
+  }
+
+  async #explained<T>(work: Promise<T>): Promise<T> {
+    try {
+      return await work;
+    } catch (thrown) {
+      throw await this.#reason(thrown);
+    }
+  }
+
+  /** Why it ended, where it did: the connection tells only that it is gone. */
+  async #reason(thrown: unknown): Promise<unknown> {
+    if (this.#dismissed) return thrown;
+    const ended = await Promise.race([this.#ended, sleep(LATER, undefined, { ref: false })]);
+    if (ended !== undefined) return ended;
+    const { code } = asFerryError(thrown, 'format');
+    if (code === 'ABORTED' || code === 'STALLED') return thrown;
+    // No network is between it and us: it ends connections where it cannot read on.
+    return new FerryError('qemu-nbd cannot decode the image to its end: it is damaged, or was cut', {
+      code: 'CORRUPT',
+      stage: 'format',
+      cause: thrown,
+    });
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#dismissed = true;
+    this.#stop.stop();
+    await this.#ended;
+    await rm(this.#home, { recursive: true, force: true });
+  }
+}
+
+function failure({ code, said }: EndedProgram): FerryError {
+  if (code === NO_PROGRAM) {
+    return new FerryError('qemu-nbd is not installed, which decodes this image: `apt-get install qemu-utils`', {
+      code: 'UNSUPPORTED',
+      stage: 'format',
+    });
+  }
+  const how = code === undefined ? 'was killed, perhaps by its limits of memory and time' : `ended with ${code}`;
+  const wrong = /[Ii]nvalid password/.test(said);
+  return new FerryError(wrong ? 'the passphrase in --key-file does not open the image' : `qemu-nbd ${how}: ${said}`, {
+    code: wrong ? 'ENCRYPTED' : 'CORRUPT',
+    stage: 'format',
+  });
+}

@@ -1,0 +1,114 @@
+// Images that only QEMU reads: put into the scratch directory, shown by a confined qemu-nbd, carried from there.
+import { execFileSync } from 'node:child_process';
+import { readdir, readFile, writeFile } from 'node:fs/promises';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { beforeAll, expect, test } from 'vitest';
+import { bochs, cloop, dmg } from '../support/bridged.ts';
+import type { Cli } from '../support/cli.ts';
+import type { CountingServer } from '../support/counting-server.ts';
+import { loopDevice } from '../support/devices.ts';
+import { bootableDisk, difference, MiB, qemuImgWithKey, run } from '../support/images.ts';
+import { site } from '../support/site.ts';
+
+const SIZE = 16 * MiB;
+let program: Cli;
+let server: CountingServer;
+const at = site(async (opened) => {
+  ({ program, server } = opened);
+  await bootableDisk(at('www/raw'), SIZE);
+});
+
+beforeAll(async () => {
+  const disk = await readFile(at('www/raw'));
+  for (const [name, image] of Object.entries({ cloop, bochs, dmg })) await writeFile(at(`www/${name}`), image(disk));
+  await writeFile(at('key'), 'a secret');
+  await writeFile(at('wrong'), 'another');
+  const secret = ['--object', `secret,id=s,file=${at('key')}`];
+  const convert = (format: string, ...options: string[]): Promise<void> =>
+    qemuImgWithKey(['convert', '-f', 'raw', '-O', format, ...options, at('www/raw'), at(`www/${format}`)]);
+  await convert('qcow');
+  await convert('luks', ...secret, '-o', 'key-secret=s,iter-time=10');
+  await convert('qcow2', ...secret, '-o', 'encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10');
+  await run('gzip', 'gzip', ['-k', '-1', at('www/cloop')]);
+  await run('mkdir', 'coreutils', [at('scratch'), at('other')]);
+}, 60_000);
+
+const scratch = (name = 'scratch'): string[] => ['--scratch', at(name)];
+const key = (name = 'key'): string[] => ['--key-file', at(name)];
+
+/** Processes of qemu-nbd over what lies in this test's directory. */
+function left(): string {
+  try {
+    return execFileSync('pgrep', ['-a', '-f', `qemu-nbd.*${at('')}`], { encoding: 'utf8' });
+  } catch {
+    return '';
+  }
+}
+
+test.each([
+  ['cloop'],
+  ['cloop.gz'],
+  ['bochs'],
+  ['qcow'],
+  ['dmg', '--source-format', 'dmg'],
+  ['luks', 'KEY'],
+  ['qcow2', 'KEY'],
+])('%s, to a file and to a device', async (name, ...more) => {
+  const options = more.flatMap((one) => (one === 'KEY' ? key() : [one]));
+  const source = `${server.url}/${name}`;
+  const file = at(`out-${name}`);
+  const report = await program.imported([source, file, ...scratch(), ...options]);
+  expect(report).toMatchObject({ way: 'bridge', virtualSize: SIZE, source });
+  expect(await difference(at('www/raw'), file)).toBeUndefined();
+  expect(await program.imported([source, file, ...scratch(), ...options])).toMatchObject({ outcome: 'already-done' });
+  await using device = await loopDevice(at(`device-${name}`), SIZE);
+  await program.imported([source, device.path, ...scratch(), ...options]);
+  expect(await difference(at('www/raw'), device.path, SIZE)).toBeUndefined();
+  expect(await readdir(at('scratch'))).toEqual([]);
+  expect(left()).toBe('');
+});
+
+test('without --scratch, or without the key, it says what is missing, and nothing is made', async () => {
+  for (const name of ['cloop', 'bochs', 'qcow']) {
+    const { code, message } = await program.refused([`${server.url}/${name}`, at('none')]);
+    expect([code, message]).toEqual(['NEEDS_SCRATCH', expect.stringContaining('--scratch')]);
+  }
+  for (const name of ['luks', 'qcow2']) {
+    const { code, message } = await program.refused([`${server.url}/${name}`, at('none'), ...scratch()]);
+    expect([code, message]).toEqual(['ENCRYPTED', expect.stringContaining('--key-file')]);
+  }
+  const wrong = await program.refused([`${server.url}/luks`, at('none'), ...scratch(), ...key('wrong')]);
+  expect([wrong.code, wrong.message]).toEqual(['ENCRYPTED', expect.stringContaining('passphrase')]);
+  expect(await readdir(at(''))).not.toContain('none');
+});
+
+test('a damaged image is CORRUPT soon, a target that is not ours is refused before anything is fetched', async () => {
+  const image = await readFile(at('www/cloop'));
+  image.fill(0, MiB, MiB + 1000);
+  await writeFile(at('www/damaged'), image);
+  const damaged = await program.refused([`${server.url}/damaged`, at('damaged'), ...scratch()]);
+  expect(damaged).toMatchObject({ code: 'CORRUPT', stage: 'format' });
+  expect(damaged.seconds).toBeLessThan(20);
+  await writeFile(at('full'), 'what somebody needs');
+  const files = await readdir(at('scratch'));
+  expect(await program.refused([`${server.url}/cloop`, at('full'), ...scratch()])).toMatchObject({ code: 'DENIED' });
+  expect(await readdir(at('scratch'))).toEqual(files);
+});
+
+test('killed while it is put there and while it is decoded, it goes on, and no program stays behind', async () => {
+  const aim = [`${server.url}/luks`, at('killed'), ...scratch('other'), ...key()];
+  const slowly = [...aim, '--rate', '3MB/s'];
+  await program.killedAfter(2000, slowly);
+  expect(await readdir(at('other'))).toHaveLength(1);
+  const running = program.start(['import', ...slowly, '--progress', 'none']);
+  for (let turn = 0; turn < 400 && left() === ''; turn++) await sleep(50);
+  await sleep(2500);
+  running.child.kill('SIGKILL');
+  await running.ended;
+  for (let turn = 0; turn < 40 && left() !== ''; turn++) await sleep(50);
+  expect(left()).toBe('');
+  const report = await program.imported(aim);
+  expect(report.receivedBytes).toBe(0);
+  expect(report.resumes).toBeGreaterThan(0);
+  expect(await difference(at('www/raw'), at('killed'))).toBeUndefined();
+});
