@@ -1,6 +1,5 @@
 // Images that only QEMU reads: put into the scratch directory, shown by a confined qemu-nbd, carried from there.
-import { execFileSync } from 'node:child_process';
-import { readdir, readFile, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { beforeAll, expect, test } from 'vitest';
 import { bochs, cloop, dmg } from '../support/bridged.ts';
@@ -30,19 +29,18 @@ beforeAll(async () => {
   await convert('luks', ...secret, '-o', 'key-secret=s,iter-time=10');
   await convert('qcow2', ...secret, '-o', 'encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10');
   await run('gzip', 'gzip', ['-k', '-1', at('www/cloop')]);
-  await run('mkdir', 'coreutils', [at('scratch'), at('other')]);
+  for (const name of ['scratch', 'other']) await mkdir(at(name));
 }, 60_000);
 
 const scratch = (name = 'scratch'): string[] => ['--scratch', at(name)];
 const key = (name = 'key'): string[] => ['--key-file', at(name)];
 
-/** Processes of qemu-nbd over what lies in this test's directory. */
-function left(): string {
-  try {
-    return execFileSync('pgrep', ['-a', '-f', `qemu-nbd.*${at('')}`], { encoding: 'utf8' });
-  } catch {
-    return '';
-  }
+/** Whether a qemu-nbd runs over what lies in this test's directory. */
+async function isLeft(): Promise<boolean> {
+  const processes = (await readdir('/proc')).filter((name) => /^\d+$/.test(name));
+  // One that ends meanwhile has none.
+  const commands = await Promise.all(processes.map((pid) => readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '')));
+  return commands.some((command) => command.startsWith('qemu-nbd') && command.includes(at('')));
 }
 
 test.each([
@@ -65,7 +63,7 @@ test.each([
   await program.imported([source, device.path, ...scratch(), ...options]);
   expect(await difference(at('www/raw'), device.path, SIZE)).toBeUndefined();
   expect(await readdir(at('scratch'))).toEqual([]);
-  expect(left()).toBe('');
+  expect(await isLeft()).toBe(false);
 });
 
 test('without --scratch, or without the key, it says what is missing, and nothing is made', async () => {
@@ -101,12 +99,12 @@ test('killed while it is put there and while it is decoded, it goes on, and no p
   await program.killedAfter(2000, slowly);
   expect(await readdir(at('other'))).toHaveLength(1);
   const running = program.start(['import', ...slowly, '--progress', 'none']);
-  for (let turn = 0; turn < 400 && left() === ''; turn++) await sleep(50);
+  for (let turn = 0; turn < 400 && !(await isLeft()); turn++) await sleep(50);
   await sleep(2500);
   running.child.kill('SIGKILL');
   await running.ended;
-  for (let turn = 0; turn < 40 && left() !== ''; turn++) await sleep(50);
-  expect(left()).toBe('');
+  for (let turn = 0; turn < 40 && (await isLeft()); turn++) await sleep(50);
+  expect(await isLeft()).toBe(false);
   const report = await program.imported(aim);
   expect(report.receivedBytes).toBe(0);
   expect(report.resumes).toBeGreaterThan(0);
