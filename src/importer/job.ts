@@ -50,13 +50,16 @@ export function jobOf(env: NodeJS.ProcessEnv, mounts: Mounts): Job {
   if (kind === 'registry' && content === 'archive') {
     throw new JobError('a container image holds a disk: the content type archive is not imported from a registry');
   }
+  if (kind === 'imageio' && content === 'archive') {
+    throw new JobError('an oVirt engine shows disks: the content type archive is not imported from imageio');
+  }
   const claim = claimOf(env);
   const uid = env.DISKFERRY_CLAIM_UID || env.OWNER_UID || '';
   if (uid === '') throw new JobError('neither DISKFERRY_CLAIM_UID nor OWNER_UID says whose volume this is');
   return {
     kind,
     content,
-    source: sourceOf(kind, env.IMPORTER_ENDPOINT ?? ''),
+    source: sourceOf(kind, env),
     options: optionsOf(kind, env, mounts),
     claim,
     preallocate: bool(env, 'PREALLOCATION'),
@@ -116,7 +119,8 @@ function checksumOf(text: string): Digest {
   }
 }
 
-function sourceOf(kind: string, endpoint: string): string {
+function sourceOf(kind: string, env: NodeJS.ProcessEnv): string {
+  const endpoint = env.IMPORTER_ENDPOINT ?? '';
   const url = URL.parse(endpoint);
   const needs = (what: string): JobError => new JobError(`Unable to connect to ${kind} data source: ${what}`);
   switch (kind) {
@@ -140,10 +144,13 @@ function sourceOf(kind: string, endpoint: string): string {
     case 'registry':
       if (!/^docker:\/\/./.test(endpoint)) throw needs('the endpoint is not of the form docker://registry/image');
       return endpoint;
-    case 'imageio':
-      throw needs(
-        'this importer opens no transfer at an engine: open one there, and carry its disk with `diskferry import imageio+https://HOST:54322/images/TICKET`',
-      );
+    case 'imageio': {
+      if (!url || !/^https?:$/.test(url.protocol)) throw needs('the endpoint is no http:// or https:// URL');
+      if (env.IMPORTER_CURRENT_CHECKPOINT) {
+        throw needs('imports in several stages (spec.checkpoints) are not made: import the disk at once');
+      }
+      return `ovirt+${url.origin}${url.pathname.replace(/\/$/, '')}/disks/${env.IMPORTER_DISK_ID ?? ''}`;
+    }
     case 'vddk':
       throw needs(
         "VMware's library is not part of this image: export the disk as an OVA or VMDK, or run `diskferry import exec:COMMAND` where nbdkit has it",

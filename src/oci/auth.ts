@@ -1,6 +1,7 @@
 import { FerryError } from '../dataplane/errors.ts';
 import type { Guard } from '../dataplane/guard.ts';
 import type { Authorizer } from '../dataplane/http/authorizer.ts';
+import { textOf } from '../dataplane/http/body.ts';
 import { Connections } from '../dataplane/http/connection.ts';
 import { type Answer, field, send } from '../dataplane/http/exchange.ts';
 import { statusFailure, transportFailure } from '../dataplane/http/failures.ts';
@@ -135,21 +136,4 @@ export class RegistryAuthorizer implements Authorizer {
 
 function basic({ username, password }: Login): string {
   return `Basic ${Buffer.from(`${username}:${password}`).toString('base64')}`;
-}
-
-/** A body of at most `limit` bytes as text. Throws UNSUPPORTED when it is longer. */
-async function textOf(answer: Answer, limit: number): Promise<string> {
-  const parts: Uint8Array[] = [];
-  let length = 0;
-  for (let batch = await answer.next(); batch; batch = await answer.next()) {
-    for (const chunk of batch) {
-      length += chunk.length;
-      parts.push(chunk);
-    }
-    if (length > limit) {
-      answer.destroy();
-      throw new FerryError(`the answer is longer than ${limit} bytes`, { code: 'UNSUPPORTED', stage: 'source' });
-    }
-  }
-  return Buffer.concat(parts).toString('utf8');
 }

@@ -61,7 +61,7 @@ test('an unknown scheme is told with those that there are', async () => {
   const error = await thrown(openSource('gopher://host/x', {}, testContext()));
   expect(error.code).toBe('BAD_SPEC');
   expect(error.message).toBe(
-    "there is no source 'gopher://'; there are http://, https://, s3://, gs://, az://, docker://, oci:, oci-archive:, docker-archive:, nbd://, nbds://, nbd+unix://, nbds+unix://, imageio+https://, imageio+http://, file://, -, blank:, exec: and paths of files",
+    "there is no source 'gopher://'; there are http://, https://, s3://, gs://, az://, docker://, oci:, oci-archive:, docker-archive:, nbd://, nbds://, nbd+unix://, nbds+unix://, imageio+https://, imageio+http://, ovirt+https://, ovirt+http://, file://, -, blank:, exec: and paths of files",
   );
 });
 

@@ -7,6 +7,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { loopDevice, recognised } from '../support/devices.ts';
+import { FakeEngine } from '../support/engine.ts';
+import { type ImageService, imageService } from '../support/imageio.ts';
 import { bootableDisk, difference, MiB, qcow2, run, sha256 } from '../support/images.ts';
 import { freePort, type Nginx, nginx } from '../support/nginx.ts';
 import { LOGIN, type Registry, startRegistry } from '../support/registry.ts';
@@ -23,6 +25,8 @@ let server: Nginx;
 let registry: Registry;
 let s3: Store;
 let gcs: Store;
+let images: ImageService;
+let engine: FakeEngine;
 const at = (name: string): string => join(home.path, name);
 const root = (name: string): string => join(home.path, 'root', name);
 
@@ -53,9 +57,16 @@ beforeAll(async () => {
     config: { Env },
   });
   for (const store of [s3, gcs]) await store.put('disk.qcow2', image);
+  images = await imageService();
+  engine = await FakeEngine.start({
+    user: LOGIN.username,
+    password: LOGIN.password,
+    show: () => images.show(at('disk.raw'), SIZE),
+    images: () => `127.0.0.1:${images.port}`,
+  });
 }, 120_000);
 afterAll(async () => {
-  for (const one of [server, registry, s3, gcs]) await one?.[Symbol.asyncDispose]();
+  for (const one of [server, registry, s3, gcs, engine, images]) await one?.[Symbol.asyncDispose]();
   await home?.[Symbol.asyncDispose]();
 });
 afterEach(() => rm(at('root'), { recursive: true, force: true }));
@@ -104,6 +115,11 @@ const http = (path: string): Record<string, string> => ({
   IMPORTER_SOURCE: 'http',
   IMPORTER_ENDPOINT: server.url + path,
 });
+const ofEngine = (): Record<string, string> => ({
+  IMPORTER_SOURCE: 'imageio',
+  IMPORTER_ENDPOINT: engine.api,
+  IMPORTER_DISK_ID: '7d2c9f6e-5a0b-4c8f-9a41-2f1f6f2d8e10',
+});
 const DONE = { scratchSpaceRequired: false, preallocationApplied: false, message: 'Import Complete' };
 
 /** The disk fills what is usable of the claim: floor(ceil(96 MiB / 1.06) / 1 MiB) MiB. */
@@ -143,6 +159,7 @@ describe('every source', () => {
         ...credentials(LOGIN.username, LOGIN.password),
       }),
     ],
+    ['imageio', () => ({ ...ofEngine(), ...credentials(LOGIN.username, LOGIN.password) })],
   ];
   test.each(sources)('%s, into a file and onto a device', async (_, env) => {
     const file = await pod(env());
@@ -188,10 +205,16 @@ describe('what ends otherwise', () => {
   test.each([
     ['404', () => http('/nothing'), 1, /^Unable to connect to http data source: .*404: there is no such object$/],
     [
-      'imageio',
-      () => ({ IMPORTER_SOURCE: 'imageio' }),
+      'imageio without a login',
+      () => ofEngine(),
       1,
-      /^Unable to connect to imageio data source: .*imageio\+https/,
+      /^Unable to connect to imageio data source: .*wants a user and a password/,
+    ],
+    [
+      'imageio in stages',
+      () => ({ ...ofEngine(), IMPORTER_CURRENT_CHECKPOINT: 'one' }),
+      1,
+      /^Unable to connect to imageio data source: .*several stages/,
     ],
     ['vddk', () => ({ IMPORTER_SOURCE: 'vddk' }), 1, /^Unable to connect to vddk data source: .*OVA or VMDK/],
     ['an unknown source', () => ({ IMPORTER_SOURCE: 'floppy' }), 1, /^Unknown data source: floppy$/],

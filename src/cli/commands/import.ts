@@ -67,7 +67,7 @@ export function defineImport(program: Command): void {
     )
     .argument(
       '<source>',
-      'http(s)://, s3://, gs://, az://, docker://, nbd:// or imageio+https:// URL, path of a local file, oci:DIRECTORY, oci-archive:FILE or docker-archive:FILE, - for standard input, blank:SIZE or exec:COMMAND',
+      'http(s)://, s3://, gs://, az://, docker://, nbd://, imageio+https:// or ovirt+https:// URL, path of a local file, oci:DIRECTORY, oci-archive:FILE or docker-archive:FILE, - for standard input, blank:SIZE or exec:COMMAND',
     )
     .argument('<target>', 'file (made if it does not exist) or block device; with --archive a directory')
     .addOption(new Option('--size <size>', 'make the disk exactly this long, such as 20Gi').argParser(size))

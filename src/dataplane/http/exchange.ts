@@ -31,11 +31,14 @@ export interface Request {
   readonly headers: Readonly<Record<string, string>>;
   /** Milliseconds until the head of the answer must have come. */
   readonly headersTimeout: number;
+  /** Default: GET without a body. */
+  readonly method?: 'GET' | 'POST';
+  readonly body?: string;
 }
 
 const DISCARD = 64 * 1024;
 
-/** Sends a GET and waits for the head of its answer. */
+/** Sends a request and waits for the head of its answer. */
 export async function send(dispatcher: Dispatcher, request: Request, signal: AbortSignal): Promise<Answer> {
   // undici gives a connection back one turn of the event loop after the end of a body; without this wait a read that
   // follows another would open a new one.
@@ -61,7 +64,8 @@ export async function send(dispatcher: Dispatcher, request: Request, signal: Abo
       {
         origin: request.url.origin,
         path: request.url.pathname + request.url.search,
-        method: 'GET',
+        method: request.method ?? 'GET',
+        ...(request.body === undefined ? {} : { body: request.body }),
         headers: request.headers,
         headersTimeout: request.headersTimeout,
         // undici's own limit does not run while we hold back (nodejs/undici#5393): the watchdog filter does this.

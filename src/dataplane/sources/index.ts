@@ -13,6 +13,7 @@ import { imageArchive } from './image-archive.ts';
 import { imageio } from './imageio.ts';
 import { layout } from './layout.ts';
 import { nbd } from './nbd.ts';
+import { ovirt } from './ovirt.ts';
 import { registry } from './registry.ts';
 import { s3 } from './s3.ts';
 import { stdin } from './stdin.ts';
@@ -28,6 +29,7 @@ const DRIVERS: readonly SourceDriver<unknown>[] = [
   imageArchive as SourceDriver<unknown>,
   nbd as SourceDriver<unknown>,
   imageio as SourceDriver<unknown>,
+  ovirt as SourceDriver<unknown>,
   file as SourceDriver<unknown>,
   stdin as SourceDriver<unknown>,
   blank as SourceDriver<unknown>,
