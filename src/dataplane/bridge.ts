@@ -123,8 +123,9 @@ class QemuServer implements AsyncDisposable {
 
   static async start(image: string, bridge: string, key: string | undefined, signal: AbortSignal): Promise<QemuServer> {
     signal.throwIfAborted();
-    // Where nobody else can connect, and short: the path of a socket has 108 bytes (unix(7)).
-    const home = await mkdtemp(join(tmpdir(), 'diskferry-'));
+    // Where nobody else can connect, and short: the path of a socket has 108 bytes (unix(7)). A pod has no other place to
+    // write to than its volumes.
+    const home = await mkdtemp(join(tmpdir(), 'diskferry-')).catch(() => mkdtemp(`${image}.`));
     const quoted = (path: string): string => path.replaceAll(',', ',,');
     const secret = key === undefined ? [] : ['--object', `secret,id=key,file=${quoted(key)}`];
     const file = `file.driver=file,file.filename=${quoted(image)}`;

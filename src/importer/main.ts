@@ -15,6 +15,8 @@ const ROOT = process.env.DISKFERRY_ROOT ?? '';
 const DEVICE = join(ROOT, '/dev/cdi-block-volume');
 const DIRECTORY = join(ROOT, '/data');
 const FILE = join(DIRECTORY, 'disk.img');
+/** Mounted when an earlier pod said that it needs it. */
+const SCRATCH = join(ROOT, '/scratch');
 const TERMINATION = join(ROOT, '/dev/termination-log');
 const HEADERS = join(ROOT, '/extraheaders');
 const METRICS_PORT = Number(process.env.DISKFERRY_METRICS_PORT ?? 8443);
@@ -64,7 +66,8 @@ async function run(signal: AbortSignal): Promise<Ending> {
     };
     const watch = (snapshot: Snapshot): void => told(snapshot, metrics);
     const { preallocate, claim, journalKey } = job;
-    const disk = { ...carried, preallocate, claim, journalKey, fresh: false, force: false };
+    const scratch = existsSync(SCRATCH) ? { scratch: SCRATCH, spill: SCRATCH } : {};
+    const disk = { ...carried, ...scratch, preallocate, claim, journalKey, fresh: false, force: false };
     const report = await (job.content === 'archive'
       ? unpack(carried, signal, watch, log)
       : transfer(disk, signal, watch, log));
@@ -74,7 +77,7 @@ async function run(signal: AbortSignal): Promise<Ending> {
     return succeeded(job.preallocate, 'labels' in report ? report.labels : {});
   } catch (error) {
     if (signal.aborted) throw error;
-    return failed(error, job);
+    return failed(error, job, existsSync(SCRATCH));
   } finally {
     await metrics?.[Symbol.asyncDispose]();
   }

@@ -4,6 +4,9 @@ import { concernsSource, type Job, JobError } from './job.ts';
 /** What the kubelet keeps of a termination message (Kubernetes: "Customizing the termination message"). */
 const LONGEST = 4096;
 
+/** What CDI's importer says whether the disk is there or scratch space is wanted. */
+const COMPLETE = 'Import Complete';
+
 /** How the pod ends: what CDI's controller reads from its termination message and exit code. */
 export interface Ending {
   readonly exit: 0 | 1;
@@ -13,7 +16,7 @@ export interface Ending {
 
 /** `labels` as far as the message has room for them: one that is longer would be no JSON, and the import tried for ever. */
 export function succeeded(preallocated: boolean, labels: Readonly<Record<string, string>> = {}): Ending {
-  const result = { scratchSpaceRequired: false, preallocationApplied: preallocated, message: 'Import Complete' };
+  const result = { scratchSpaceRequired: false, preallocationApplied: preallocated, message: COMPLETE };
   let message = JSON.stringify(result);
   const fitting: Record<string, string> = {};
   for (const [name, value] of Object.entries(labels)) {
@@ -25,8 +28,11 @@ export function succeeded(preallocated: boolean, labels: Readonly<Record<string,
   return { exit: 0, message };
 }
 
-/** One line, as the controller takes only one; a checksum that differs ends with 0, so that the pod is not tried again. */
-export function failed(error: unknown, job: Job | undefined): Ending {
+/**
+ * One line, as the controller takes only one. A checksum that differs ends with 0, so that the pod is not tried again, and
+ * so does what the controller answers with a pod that has a scratch volume; `scratch`: this one has.
+ */
+export function failed(error: unknown, job: Job | undefined, scratch: boolean): Ending {
   const said = error instanceof Error ? error.message : String(error);
   if (error instanceof JobError || job === undefined) return { exit: 1, message: oneLine(said) };
   const { code } = error as FerryError;
@@ -37,6 +43,12 @@ export function failed(error: unknown, job: Job | undefined): Ending {
     const place = job.content === 'archive' ? 'directory' : 'file';
     const message = `Unable to process data: Unable to transfer source data to target ${place}: ${mismatch}`;
     return { exit: 0, message: JSON.stringify({ message }) };
+  }
+  if (code === 'NEEDS_SCRATCH' && !scratch) {
+    return {
+      exit: 0,
+      message: JSON.stringify({ scratchSpaceRequired: true, preallocationApplied: false, message: COMPLETE }),
+    };
   }
   if (job.kind === 'none') return { exit: 1, message: oneLine(`Unable to create blank image: ${said}`) };
   // What is tried again in vain is told as an image that could not be pulled (the controller's ImagePullFailed).

@@ -1,9 +1,10 @@
 // The container image, built and run as the import pod is: user 107, a read-only root, no capabilities, 160 MiB.
-import { chown, lstat, mkdir, readFile, stat, writeFile } from 'node:fs/promises';
+import { chown, lstat, mkdir, readdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 // @ts-expect-error plain JavaScript, so that it runs before anything is installed
 import { buildah, buildImage, IMAGE } from '../../scripts/image.mjs';
+import { cloop } from '../support/bridged.ts';
 import { type Finished, runContainer, USER } from '../support/container.ts';
 import { loopDevice } from '../support/devices.ts';
 import { bootableDisk, difference, MiB, qcow2, run } from '../support/images.ts';
@@ -26,6 +27,7 @@ beforeAll(async () => {
   await mkdir(at('www'));
   await bootableDisk(at('disk.raw'), SIZE);
   await qcow2(at('disk.raw'), at('www/disk.qcow2'), { compressed: true });
+  await writeFile(at('www/disk.cloop'), cloop(await readFile(at('disk.raw'))));
   server = await nginx({
     root: at('www'),
     server: `location /slow/ { alias ${at('www')}/; limit_rate 1500k; }`,
@@ -52,6 +54,7 @@ async function pod(
   env: Record<string, string>,
   device?: string,
   stopAfter?: number,
+  mounts: Readonly<Record<string, string>> = {},
 ): Promise<Finished> {
   return runContainer(home.path, {
     rootfs,
@@ -61,6 +64,7 @@ async function pod(
     mounts: {
       '/dev/termination-log': at('termination-log'),
       ...(device === undefined ? { '/data': at('volume') } : {}),
+      ...mounts,
     },
     ...(stopAfter === undefined ? {} : { stopAfter }),
     ...(device === undefined ? {} : { devices: { '/dev/cdi-block-volume': device } }),
@@ -95,7 +99,7 @@ test('it is what an existing controller starts, and its size', async () => {
     },
   );
   expect(config.trim()).toBe('107:107 [/usr/lib/diskferry/entrypoint]');
-  for (const program of ['bin/sh', 'usr/bin/qemu-img', 'usr/bin/sha256sum', 'usr/bin/cdi-importer'])
+  for (const program of ['bin/sh', 'usr/bin/qemu-img', 'usr/bin/qemu-nbd', 'usr/bin/sha256sum', 'usr/bin/cdi-importer'])
     await expect(lstat(join(rootfs, program)), program).resolves.toBeTruthy();
 });
 
@@ -120,6 +124,18 @@ describe('an import over HTTP', () => {
     expect(done.exit, done.log).toBe(0);
     tell('onto a device', done);
     expect(await difference(at('disk.raw'), device.path, SIZE)).toBeUndefined();
+  });
+
+  test('of an image that only QEMU reads: it is in there, and confined without any privilege', async () => {
+    await mkdir(at('scratch'));
+    await chown(at('scratch'), USER, USER);
+    const env = importing({ IMPORTER_ENDPOINT: `${server.url}/disk.cloop` });
+    const done = await pod([], env, undefined, undefined, { '/scratch': at('scratch') });
+    expect(done.exit, done.log).toBe(0);
+    expect(done.log).not.toContain('run without');
+    tell('by QEMU', done);
+    expect(await difference(at('disk.raw'), at('volume/disk.img'))).toBeUndefined();
+    expect(await readdir(at('scratch'))).toEqual([]);
   });
 
   test('that fails says why, as the controller reads it', async () => {

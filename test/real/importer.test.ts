@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { cloop } from '../support/bridged.ts';
 import { loopDevice, recognised } from '../support/devices.ts';
 import { FakeEngine } from '../support/engine.ts';
 import { type ImageService, imageService } from '../support/imageio.ts';
@@ -35,6 +36,7 @@ beforeAll(async () => {
   await mkdir(at('www'));
   await bootableDisk(at('disk.raw'), SIZE);
   await qcow2(at('disk.raw'), at('www/disk.qcow2'), { compressed: true });
+  await writeFile(at('www/disk.cloop'), cloop(await readFile(at('disk.raw'))));
   await writeFile(at('passwords'), `${LOGIN.username}:{PLAIN}${LOGIN.password}\n`);
   server = await nginx({
     root: at('www'),
@@ -191,6 +193,19 @@ describe('every source', () => {
         'instancetype.kubevirt.io/default-preference': 'fedora',
       },
     });
+  });
+
+  test('an image that only QEMU reads asks for scratch space, and is imported when it is there', async () => {
+    const before = await pod(http('/disk.cloop'));
+    expect(before, before.log).toMatchObject({ exit: 0 });
+    expect(JSON.parse(before.message ?? '')).toEqual({ ...DONE, scratchSpaceRequired: true });
+    expect(await readdir(root('data'))).toEqual([]);
+    await mkdir(root('scratch'));
+    const { exit, message, log } = await pod(http('/disk.cloop'));
+    expect(exit, log).toBe(0);
+    expect(JSON.parse(message ?? '')).toEqual(DONE);
+    await fileIsDisk();
+    expect(await readdir(root('scratch'))).toEqual([]);
   });
 
   test('none: an empty disk', async () => {
