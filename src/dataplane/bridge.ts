@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Context, Log } from './context.ts';
 import { asFerryError, FerryError } from './errors.ts';
@@ -9,8 +9,10 @@ import type { Identity } from './identity.ts';
 import type { Snapshot } from './meter.ts';
 import { type EndedProgram, fromEngine, native } from './native.ts';
 import type { ByteStream, Source } from './source.ts';
+import { schemeOf } from './sources/index.ts';
 import { nbd } from './sources/nbd.ts';
 import type { TransferOptions, TransferReport } from './transfer-options.ts';
+import { LONGEST_DESCRIPTOR, rewritten } from './vmdk-extents.ts';
 
 /** What qemu-nbd is told of each kind of image: its driver, never a guess (qemu-block-drivers(7)). */
 const DRIVERS: Readonly<Record<string, string>> = {
@@ -21,6 +23,7 @@ const DRIVERS: Readonly<Record<string, string>> = {
   bochs: 'driver=bochs',
   cloop: 'driver=cloop',
   dmg: 'driver=dmg',
+  vmdk: 'driver=vmdk',
 };
 /** Milliseconds that the end of a program may come later than that of its connections. */
 const LATER = 500;
@@ -37,9 +40,11 @@ export interface Detour {
 }
 
 /** Whether what was given is enough for QEMU to read the image. */
-export function canDetour(bridge: string | undefined, { scratch, keyFile }: TransferOptions): bridge is string {
+export function canDetour(bridge: string | undefined, options: TransferOptions): bridge is string {
   const driver = DRIVERS[bridge ?? ''];
-  return driver !== undefined && scratch !== undefined && (keyFile !== undefined || !driver.includes('key-secret'));
+  if (driver === undefined || options.scratch === undefined) return false;
+  if (bridge === 'vmdk') return options.extents !== undefined;
+  return options.keyFile !== undefined || !driver.includes('key-secret');
 }
 
 /**
@@ -62,30 +67,36 @@ export async function bridged(
   }
   const { size: _size, qcow2: _qcow2, diskDigest: _diskDigest, claim: _claim, digest, ...rest } = options;
   const hash = createHash('sha256').update(JSON.stringify(identity)).digest('hex').slice(0, 16);
-  const image = join(options.scratch ?? '', `diskferry-${hash}.image`);
+  const image = resolve(options.scratch ?? '', `diskferry-${hash}.image`);
   log.warn(`only QEMU reads this image (${detour}): it is put into ${image} first, and decoded from there`);
-  const decoded = async (path: string): Promise<TransferReport> => {
-    await using server = await QemuServer.start(path, detour, options.keyFile, signal);
+  // Done is only the whole.
+  const unfinished: Watch = (seen) => watch(seen.phase === 'done' ? { ...seen, phase: 'verifying' } : seen);
+  const land = (source: string, target: string): Promise<TransferReport> => {
+    const landing: TransferOptions = {
+      ...rest,
+      source,
+      target,
+      sourceOptions: { ...options.sourceOptions, format: 'raw' },
+      preallocate: false,
+      // Nothing tells whether it still is the same source.
+      force: identity.validator === undefined && identity.digest === undefined,
+      ...(digest === undefined || source !== options.source ? {} : { digest }),
+    };
+    return carry(landing, unfinished);
+  };
+  const landed = await land(options.source, image);
+  const files = detour === 'vmdk' ? await describedFiles(image, options.extents ?? [], land) : [image];
+  const decoded = async (): Promise<TransferReport> => {
+    await using server = await QemuServer.start(files, detour, options.keyFile, signal);
     const { digest: _demanded, ...decoding } = options;
     const opened = { open: (context: Context) => server.open(identity.name, hash, context), identity };
     return await carry({ ...decoding, sourceOptions: { format: 'raw' }, opened }, watch);
   };
-  const landing: TransferOptions = {
-    ...rest,
-    target: image,
-    sourceOptions: { ...options.sourceOptions, format: 'raw' },
-    preallocate: false,
-    // Nothing tells whether it still is the same source.
-    force: identity.validator === undefined && identity.digest === undefined,
-    ...(digest === undefined ? {} : { digest }),
-  };
-  // Done is only the whole.
-  const landed = await carry(landing, (seen) => watch(seen.phase === 'done' ? { ...seen, phase: 'verifying' } : seen));
-  const report = await decoded(image).catch((thrown: unknown) => {
+  const report = await decoded().catch((thrown: unknown) => {
     log.warn(`${image} stays where it is, for the next run: remove it if there is to be none`);
     throw thrown;
   });
-  await rm(image, { force: true });
+  for (const file of [image, ...files]) if (file.startsWith(image)) await rm(file, { force: true });
   const seconds = landed.seconds + report.seconds;
   return {
     ...report,
@@ -100,6 +111,57 @@ export async function bridged(
     retries: landed.retries + report.retries,
     resumes: landed.resumes + report.resumes,
   };
+}
+
+/**
+ * A descriptor with the files that it names, each put beside it unless it is a file of this machine already; first the
+ * descriptor, which names them where they are now. NOT_FOUND for a file that was not given.
+ */
+async function describedFiles(
+  image: string,
+  extents: readonly string[],
+  land: (source: string, target: string) => Promise<TransferReport>,
+): Promise<string[]> {
+  if ((await stat(image)).size > LONGEST_DESCRIPTOR) {
+    throw new FerryError(`the descriptor of the VMDK is longer than ${LONGEST_DESCRIPTOR} bytes`, {
+      code: 'TOO_LARGE',
+      stage: 'format',
+    });
+  }
+  const files: string[] = [];
+  const text = await rewritten(await readFile(image, 'utf8'), async (name) => {
+    const source = extents.find((one) => nameOf(one) === name);
+    if (source === undefined) {
+      throw new FerryError(`the VMDK names the file ${JSON.stringify(name)}: give it with --extent`, {
+        code: 'NOT_FOUND',
+        stage: 'format',
+      });
+    }
+    const place = schemeOf(source) === 'file' ? resolve(source) : resolve(`${image}.${files.length}`);
+    if (/["\r\n]/.test(place)) {
+      throw new FerryError(`a descriptor cannot name ${JSON.stringify(place)}: give it another name`, {
+        code: 'BAD_SPEC',
+        stage: 'plan',
+      });
+    }
+    if (schemeOf(source) !== 'file') await land(source, place);
+    files.push(place);
+    return place;
+  });
+  const descriptor = `${image}.vmdk`;
+  await writeFile(descriptor, text);
+  return [descriptor, ...files];
+}
+
+/** The last part of a path, or of an URL's. */
+function nameOf(source: string): string {
+  if (schemeOf(source) === 'file') return basename(source);
+  const last = URL.parse(source)?.pathname.split('/').at(-1) ?? '';
+  try {
+    return decodeURIComponent(last);
+  } catch {
+    return last;
+  }
 }
 
 /** qemu-nbd over one image, confined (native/engine/src/sandbox/program.rs). */
@@ -121,7 +183,14 @@ class QemuServer implements AsyncDisposable {
     void this.#ended.then((error) => this.#gone.abort(error));
   }
 
-  static async start(image: string, bridge: string, key: string | undefined, signal: AbortSignal): Promise<QemuServer> {
+  /** Over the first of the files, which may name the others. */
+  static async start(
+    files: readonly string[],
+    bridge: string,
+    key: string | undefined,
+    signal: AbortSignal,
+  ): Promise<QemuServer> {
+    const [image = ''] = files;
     signal.throwIfAborted();
     // Where nobody else can connect, and short: the path of a socket has 108 bytes (unix(7)). A pod has no other place to
     // write to than its volumes.
@@ -130,7 +199,7 @@ class QemuServer implements AsyncDisposable {
     const secret = key === undefined ? [] : ['--object', `secret,id=key,file=${quoted(key)}`];
     const file = `file.driver=file,file.filename=${quoted(image)}`;
     const options = ['--read-only', '--persistent', '--shared=0', '--image-opts', `${DRIVERS[bridge]},${file}`];
-    return new QemuServer(home, ['qemu-nbd', ...secret, ...options], key === undefined ? [image] : [image, key]);
+    return new QemuServer(home, ['qemu-nbd', ...secret, ...options], key === undefined ? files : [...files, key]);
   }
 
   /** The disk, as a source of this name that `validator` identifies. */

@@ -41,6 +41,8 @@ export interface TransferOptions {
   readonly patience?: number;
   /** Directory with room for an image that only QEMU reads. */
   readonly scratch?: string;
+  /** Files that the descriptor of a VMDK may name: addresses as `source` is one. */
+  readonly extents?: readonly string[];
   /** File whose bytes are the passphrase of an encrypted image. */
   readonly keyFile?: string;
   /** The source, already opened, and what it is known as: for what is not at an address. */

@@ -1,5 +1,5 @@
 // The import pod: what its environment says, done once; how it went, in the termination message.
-import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
+import { accessSync, constants, existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { chmod, open, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { unpack } from '../dataplane/archive.ts';
@@ -66,7 +66,7 @@ async function run(signal: AbortSignal): Promise<Ending> {
     };
     const watch = (snapshot: Snapshot): void => told(snapshot, metrics);
     const { preallocate, claim, journalKey } = job;
-    const scratch = existsSync(SCRATCH) ? { scratch: SCRATCH, spill: SCRATCH } : {};
+    const scratch = hasScratch() ? { scratch: SCRATCH, spill: SCRATCH } : {};
     const disk = { ...carried, ...scratch, preallocate, claim, journalKey, fresh: false, force: false };
     const report = await (job.content === 'archive'
       ? unpack(carried, signal, watch, log)
@@ -77,9 +77,19 @@ async function run(signal: AbortSignal): Promise<Ending> {
     return succeeded(job.preallocate, 'labels' in report ? report.labels : {});
   } catch (error) {
     if (signal.aborted) throw error;
-    return failed(error, job, existsSync(SCRATCH));
+    return failed(error, job, hasScratch());
   } finally {
     await metrics?.[Symbol.asyncDispose]();
+  }
+}
+
+/** The place of the mount may be there without it. */
+function hasScratch(): boolean {
+  try {
+    accessSync(SCRATCH, constants.W_OK);
+    return true;
+  } catch {
+    return false;
   }
 }
 

@@ -1,12 +1,13 @@
 // Images that only QEMU reads: put into the scratch directory, shown by a confined qemu-nbd, carried from there.
-import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { beforeAll, expect, test } from 'vitest';
 import { bochs, cloop, dmg } from '../support/bridged.ts';
 import type { Cli } from '../support/cli.ts';
 import type { CountingServer } from '../support/counting-server.ts';
 import { loopDevice } from '../support/devices.ts';
-import { bootableDisk, difference, MiB, qemuImgWithKey, run } from '../support/images.ts';
+import { pattern } from '../support/extents.ts';
+import { bootableDisk, difference, GiB, MiB, qemuImgWithKey, run } from '../support/images.ts';
 import { site } from '../support/site.ts';
 
 const SIZE = 16 * MiB;
@@ -31,6 +32,13 @@ beforeAll(async () => {
   await run('gzip', 'gzip', ['-k', '-1', at('www/cloop')]);
   for (const name of ['scratch', 'other']) await mkdir(at(name));
 }, 60_000);
+
+/** A VMDK beside a raw disk; the names of its extents. */
+async function vmdk(disk: string, kind: string, name = kind): Promise<string[]> {
+  const file = at(`www/${name}.vmdk`);
+  await run('qemu-img', 'qemu-utils', ['convert', '-f', 'raw', '-O', 'vmdk', '-o', `subformat=${kind}`, disk, file]);
+  return [...(await readFile(file, 'utf8')).matchAll(/^RW .* "([^"]+)"/gm)].map(([, extent = '']) => extent);
+}
 
 const scratch = (name = 'scratch'): string[] => ['--scratch', at(name)];
 const key = (name = 'key'): string[] => ['--key-file', at(name)];
@@ -64,6 +72,40 @@ test.each([
   expect(await difference(at('www/raw'), device.path, SIZE)).toBeUndefined();
   expect(await readdir(at('scratch'))).toEqual([]);
   expect(await isLeft()).toBe(false);
+});
+
+test.each(['monolithicFlat', 'twoGbMaxExtentFlat', 'twoGbMaxExtentSparse'])(
+  'a VMDK of several files (%s), from a server and from here',
+  async (kind) => {
+    const names = await vmdk(at('www/raw'), kind);
+    const extents = (base: string): string[] => names.flatMap((name) => ['--extent', `${base}/${name}`]);
+    for (const [where, base] of [
+      ['server', server.url],
+      ['here', at('www')],
+    ]) {
+      const source = `${base}/${kind}.vmdk`;
+      const missing = await program.refused([source, at(`${kind}-${where}`), ...scratch(), '--extent', at('key')]);
+      expect([missing.code, missing.message]).toEqual(['NOT_FOUND', expect.stringContaining(names[0] ?? '')]);
+      await program.imported([source, at(`${kind}-${where}`), ...scratch(), ...extents(base ?? '')]);
+      expect(await difference(at('www/raw'), at(`${kind}-${where}`))).toBeUndefined();
+    }
+    expect((await readdir(at('scratch'))).filter((name) => name.includes('vmdk'))).toEqual([]);
+    for (const name of names) await expect(stat(at(`www/${name}`))).resolves.toBeTruthy();
+  },
+);
+
+test('a VMDK of two files, in order', async () => {
+  const size = 2 * GiB + 16 * MiB;
+  await pattern(at('www/large'), size, [
+    [MiB, MiB],
+    [GiB, MiB],
+    [size - MiB, MiB],
+  ]);
+  const names = await vmdk(at('www/large'), 'twoGbMaxExtentSparse', 'large-split');
+  expect(names.length).toBeGreaterThan(1);
+  const extents = names.toReversed().flatMap((name) => ['--extent', at(`www/${name}`)]);
+  await program.imported([at('www/large-split.vmdk'), at('large'), ...scratch(), ...extents]);
+  expect(await difference(at('www/large'), at('large'))).toBeUndefined();
 });
 
 test('without --scratch, or without the key, it says what is missing, and nothing is made', async () => {

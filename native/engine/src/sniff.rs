@@ -7,7 +7,7 @@ use crate::codecs::layers::{Between, open_layers};
 use crate::codecs::{Codec, Kind, Restart, Sink};
 use crate::error::{Code, Error, Result, Stage};
 use crate::formats::bridged::{self, Bridge};
-use crate::formats::{DRIVERS, Driver, Image, Named, Open, Order, qcow2, vhd};
+use crate::formats::{DRIVERS, Driver, Image, Named, Open, Order, qcow2, vhd, vmdk};
 use crate::limits::Limits;
 
 /// Layers of compression, archives among them, that are undone.
@@ -261,7 +261,11 @@ fn descend(
         return Err(refuse(Code::Unsupported, message));
     }
     let image = image_of(driver, s.told.format, &inner, file_length, limits).inspect_err(|refusal| {
-        s.bridge = if refusal.code == Code::Encrypted { qcow2::header::bridge(&inner) } else { None };
+        s.bridge = match refusal.code {
+            Code::Encrypted => qcow2::header::bridge(&inner),
+            Code::Unsafe => vmdk::header::bridge(&inner),
+            _ => None,
+        };
     })?;
     if let Some((name, image)) = image {
         s.format = name;

@@ -23,6 +23,7 @@ interface ImportFlags extends SourceFlags {
   readonly spill?: string;
   readonly scratch?: string;
   readonly keyFile?: string;
+  readonly extent?: readonly string[];
   readonly fresh?: boolean;
   readonly force?: boolean;
   readonly stall: number;
@@ -99,6 +100,11 @@ export function defineImport(program: Command): void {
       'where an image may be put that only QEMU reads; qemu-nbd then decodes it, confined',
     )
     .option('--key-file <file>', 'its bytes are the passphrase of a LUKS image; with --scratch')
+    .option(
+      '--extent <file>',
+      'a file that the descriptor of a VMDK names, or its URL; once for each; with --scratch',
+      (file: string, before: readonly string[] = []) => [...before, file],
+    )
     .option('--fresh', 'begin anew, whatever an earlier run left on the target')
     .option('--force', 'overwrite a target that holds something else');
   addSourceFlags(command)
@@ -195,6 +201,7 @@ async function diskOptions(
     ...(flags.spill === undefined ? {} : { spill: flags.spill }),
     ...(flags.scratch === undefined ? {} : { scratch: flags.scratch }),
     ...(flags.keyFile === undefined ? {} : { keyFile: flags.keyFile }),
+    ...(flags.extent === undefined ? {} : { extents: flags.extent }),
     ...(flags.way === undefined ? {} : { way: flags.way }),
     ...(flags.diskDigest === undefined ? {} : { diskDigest: flags.diskDigest }),
   };
@@ -202,8 +209,8 @@ async function diskOptions(
 
 /** An archive is no disk: what is said of one means nothing to it. BAD_SPEC with the option. */
 function refuseDiskOptions(flags: ImportFlags): void {
-  const { size, preallocate, diskDigest, spill, scratch, keyFile, fresh, path, disk, sourceFormat } = flags;
-  const given = { size, preallocate, diskDigest, spill, scratch, keyFile, fresh, path, disk, sourceFormat };
+  const { size, preallocate, diskDigest, spill, scratch, keyFile, extent, fresh, path, disk, sourceFormat } = flags;
+  const given = { size, preallocate, diskDigest, spill, scratch, keyFile, extent, fresh, path, disk, sourceFormat };
   const [name] = Object.entries(given).find(([, value]) => value !== undefined) ?? [];
   if (name === undefined && flags.targetFormat === 'raw') return;
   const option = (name ?? 'targetFormat').replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);

@@ -3,7 +3,7 @@
 use super::fields::{be32, be64};
 use crate::error::{Code, Error, Stage};
 
-/// What of QEMU reads an image: `luks`, `qcow2+luks`, `qcow2+aes`, `qcow`, `bochs`, `cloop` or `dmg`.
+/// What of QEMU reads an image: `luks`, `qcow2+luks`, `qcow2+aes`, `qcow`, `bochs`, `cloop`, `vmdk` (a descriptor) or `dmg`.
 pub type Bridge = &'static str;
 
 /// QEMU, block/bochs.c: `struct bochs_header`, magic and type.

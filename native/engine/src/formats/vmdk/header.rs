@@ -5,6 +5,7 @@ use std::ops::Range;
 use super::DRIVER;
 use super::descriptor;
 use crate::error::{Code, Error, Result, Stage};
+use crate::formats::bridged::Bridge;
 use crate::formats::fields::{le32, le64};
 use crate::formats::head;
 use crate::formats::mapped::{SECTOR, corrupt};
@@ -138,10 +139,16 @@ impl Header {
     }
 }
 
+/// What of QEMU reads a descriptor, with the files that it names.
+pub fn bridge(head: &[u8]) -> Option<Bridge> {
+    head.starts_with(DESCRIPTOR).then_some("vmdk")
+}
+
 fn refuse_others(bytes: &[u8]) -> Result<()> {
     if bytes.starts_with(DESCRIPTOR) {
-        let message = "this is only the descriptor of a VMDK, which names other files: they are not followed; make one \
-                       file of it first: `qemu-img convert -O vmdk -o subformat=streamOptimized DESCRIPTOR NEW`";
+        let message = "this is only the descriptor of a VMDK, which names other files: they are not followed; give each of \
+                       them with --extent FILE, and --scratch DIRECTORY with room, or make one file of all first: \
+                       `qemu-img convert -O vmdk -o subformat=streamOptimized DESCRIPTOR NEW`";
         return Err(Error::new(Code::Unsafe, Stage::Format, message));
     }
     Ok(())

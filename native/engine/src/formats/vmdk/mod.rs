@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::limits::Limits;
 
 mod descriptor;
-mod header;
+pub mod header;
 mod sparse;
 mod stream;
 mod tables;
