@@ -89,7 +89,8 @@ export async function bridged(
   const decoded = async (): Promise<TransferReport> => {
     await using server = await QemuServer.start(files, detour, options.keyFile, signal);
     const { digest: _demanded, ...decoding } = options;
-    const opened = { open: (context: Context) => server.open(identity.name, hash, context), identity };
+    const whole = files.length === 1 ? identity : { ...identity, validator: await versionOf(files, identity) };
+    const opened = { open: (context: Context) => server.open(identity.name, hash, context), identity: whole };
     return await carry({ ...decoding, sourceOptions: { format: 'raw' }, opened }, watch);
   };
   const report = await decoded().catch((thrown: unknown) => {
@@ -151,6 +152,16 @@ async function describedFiles(
   const descriptor = `${image}.vmdk`;
   await writeFile(descriptor, text);
   return [descriptor, ...files];
+}
+
+/** What tells that a descriptor or one of its files is not what it was: a disk must not be put together of two versions. */
+async function versionOf([, ...extents]: readonly string[], { validator = '' }: Identity): Promise<string> {
+  const version = createHash('sha256').update(validator);
+  for (const file of extents) {
+    const { size, mtimeNs, ino } = await stat(file, { bigint: true });
+    version.update(`\n${size} ${mtimeNs} ${ino}`);
+  }
+  return version.digest('hex').slice(0, 32);
 }
 
 /** The last part of a path, or of an URL's. */

@@ -89,7 +89,8 @@ async function carry(
     const told = toldOf(opened.facts, options.sourceOptions);
     const { head, sniffed, probe } = await sniff(source, decoderLimits(options.memory), told, signal);
     if (canDetour(sniffed.bridge, options)) {
-      admit(options, target.native, identity, log);
+      // Refused now rather than when the image is there. What a descriptor names belongs to its identity, and is not known yet.
+      if (sniffed.bridge !== 'vmdk') admit(options, target.native, identity, log);
       return { detour: sniffed.bridge, identity };
     }
     const limits = transferLimits(sniffed, options.memory);

@@ -1,5 +1,5 @@
 // Images that only QEMU reads: put into the scratch directory, shown by a confined qemu-nbd, carried from there.
-import { mkdir, readdir, readFile, stat, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, stat, utimes, writeFile } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { beforeAll, expect, test } from 'vitest';
 import { bochs, cloop, dmg } from '../support/bridged.ts';
@@ -104,8 +104,13 @@ test('a VMDK of two files, in order', async () => {
   const names = await vmdk(at('www/large'), 'twoGbMaxExtentSparse', 'large-split');
   expect(names.length).toBeGreaterThan(1);
   const extents = names.toReversed().flatMap((name) => ['--extent', at(`www/${name}`)]);
-  await program.imported([at('www/large-split.vmdk'), at('large'), ...scratch(), ...extents]);
+  const aim = [at('www/large-split.vmdk'), at('large'), ...scratch(), ...extents];
+  await program.imported(aim);
   expect(await difference(at('www/large'), at('large'))).toBeUndefined();
+  expect(await program.imported(aim)).toMatchObject({ outcome: 'already-done' });
+  // Another version of one file is another disk.
+  await utimes(at(`www/${names[1]}`), new Date(), new Date());
+  expect(await program.refused(aim)).toMatchObject({ code: 'DENIED', message: expect.stringContaining('--force') });
 });
 
 test('without --scratch, or without the key, it says what is missing, and nothing is made', async () => {
