@@ -30,7 +30,9 @@ fn unpack(pick: &Pick, archive: &[u8]) -> Result<Vec<u8>> {
         feed(&mut *codec, archive, piece, &mut sink).map(|()| sink.content)
     };
     let (whole, pieces) = (run(usize::MAX), run(777));
-    assert!(whole.as_ref().map_err(|e| e.code) == pieces.as_ref().map_err(|e| e.code), "{whole:?} {pieces:?}");
+    let told = |result: &Result<Vec<u8>>| result.as_ref().map(Vec::len).map_err(Error::to_string);
+    let same = whole.as_ref().map_err(|e| e.code) == pieces.as_ref().map_err(|e| e.code);
+    assert!(same, "{:?} {:?}", told(&whole), told(&pieces));
     whole
 }
 
@@ -182,6 +184,28 @@ fn damage_is_found() {
             }
         }
         refused(&Pick::Only, &[&archive[..], b"x"].concat(), Code::Corrupt, "something follows its end");
+    }
+}
+
+/// What is not wanted is not read beyond its beginning, however its bytes arrive.
+#[test]
+fn damage_in_another_file_does_not_matter_whatever_the_pieces() {
+    let (home, disk) = home();
+    // Inflated at once.
+    let mut state = 1u32;
+    let mut digit = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        b'0' + (state >> 24) as u8 % 10
+    };
+    fs::write(home.path().join("note"), (0..20_000).map(|_| digit()).collect::<Vec<_>>()).unwrap();
+    let archive = made(home.path(), "zip -q -X out.zip note disk.img");
+    let packed = u32::from_le_bytes(archive[18..22].try_into().unwrap()) as usize;
+    let first = 30 + "note".len();
+    assert!(packed > 4096);
+    for at in (first + 2048..first + packed).step_by(51) {
+        let mut damaged = archive.clone();
+        damaged[at] ^= 0x55;
+        assert!(unpack(&Pick::Only, &damaged).unwrap() == disk, "{at}");
     }
 }
 

@@ -287,6 +287,9 @@ impl Zip {
             self.cut(input, step.read as u64);
             content.taken += step.read as u64;
             self.give(content, &room[..step.wrote], out)?;
+            if matches!(content.how, How::Skipped) {
+                continue;
+            }
             if let Some(message) = message {
                 return Err(corrupt(self.at, message));
             }
@@ -311,20 +314,20 @@ impl Zip {
 
     /// Bytes of a file as it is outside of the archive.
     fn give(&mut self, content: &mut Content, mut bytes: &[u8], out: &mut dyn Sink) -> Result<()> {
-        content.crc.update(bytes);
-        content.gave += bytes.len() as u64;
-        if !content.local.described && content.gave > content.local.file.size {
-            return Err(corrupt(self.at, format_args!("a file has more than its {} bytes", content.local.file.size)));
-        }
         if let Fate::Perhaps(head) = &mut content.fate {
             let (more, rest) = bytes.split_at(bytes.len().min(LOOKED - head.len()));
             head.extend_from_slice(more);
-            bytes = rest;
-            if head.len() == LOOKED {
-                let head = std::mem::take(head);
+            let head = (head.len() == LOOKED).then(|| std::mem::take(head));
+            self.count(content, more)?;
+            if let Some(head) = head {
                 self.look(content, &head, out)?;
             }
+            if matches!(content.how, How::Skipped) {
+                return Ok(());
+            }
+            bytes = rest;
         }
+        self.count(content, bytes)?;
         match &mut content.fate {
             Fate::Passed | Fate::Perhaps(_) => {}
             Fate::Paper(text) if (text.len() + bytes.len()) as u64 > MOST_PAPER => return Err(long(&content.path)),
@@ -339,12 +342,22 @@ impl Zip {
         Ok(())
     }
 
+    fn count(&mut self, content: &mut Content, bytes: &[u8]) -> Result<()> {
+        content.crc.update(bytes);
+        content.gave += bytes.len() as u64;
+        if !content.local.described && content.gave > content.local.file.size {
+            return Err(corrupt(self.at, format_args!("a file has more than its {} bytes", content.local.file.size)));
+        }
+        Ok(())
+    }
+
     /// What a file is whose beginning has come.
     fn look(&mut self, content: &mut Content, head: &[u8], out: &mut dyn Sink) -> Result<()> {
         let known = !content.local.described;
         if !self.choice.looked(&content.path, known.then_some(content.local.file.size), head)? {
             content.fate = Fate::Passed;
-            if known && !matches!(content.how, How::Stored) && content.taken < content.local.file.packed {
+            // Wherever its input was cut: what comes of a file that is not wanted is the same.
+            if known && head.len() == LOOKED && !matches!(content.how, How::Stored) {
                 content.how = How::Skipped;
             }
             return Ok(());
