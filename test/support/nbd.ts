@@ -1,5 +1,5 @@
 // NBD servers on loopback: qemu-nbd and nbdkit, ended by their pids.
-import { spawn } from 'node:child_process';
+import { type ChildProcess, spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { freePort, listening, stop } from './nginx.ts';
@@ -25,15 +25,30 @@ export async function nbdkit(args: readonly string[]): Promise<NbdServer> {
 }
 
 async function served(program: string, args: readonly string[], port: number, socket?: string): Promise<NbdServer> {
-  const child = spawn(program, args, { stdio: ['ignore', 'ignore', 'pipe'] });
   let said = '';
-  child.stderr.on('data', (text: Buffer) => {
-    said += text.toString();
-  });
+  let over = false;
+  const start = (): ChildProcess => {
+    const started = spawn(program, args, { stdio: ['ignore', 'ignore', 'pipe'] });
+    started.stderr.on('data', (text: Buffer) => {
+      said += text.toString();
+    });
+    // nbdkit 1.32 fails an assertion, rarely, when a connection is reset under it; whoever runs it starts it again.
+    started.once('exit', (_, signal) => {
+      if (signal === 'SIGABRT' && !over) child = start();
+    });
+    return started;
+  };
+  let child = start();
   if (socket === undefined) await listening(port, child, () => said);
   for (let tries = 0; socket !== undefined && !existsSync(socket); tries += 1) {
     if (tries > 300 || child.exitCode !== null) throw new Error(`${program} does not serve ${socket}: ${said}`);
     await sleep(100);
   }
-  return { port, [Symbol.asyncDispose]: () => stop(child) };
+  return {
+    port,
+    [Symbol.asyncDispose]: () => {
+      over = true;
+      return stop(child);
+    },
+  };
 }
