@@ -85,8 +85,9 @@ export async function bridged(
     return carry(landing, unfinished);
   };
   const landed = await land(options.source, image);
-  const files = detour === 'vmdk' ? await describedFiles(image, options.extents ?? [], land) : [image];
+  let files = [image];
   const decoded = async (): Promise<TransferReport> => {
+    if (detour === 'vmdk') files = await describedFiles(image, options.extents ?? [], land);
     await using server = await QemuServer.start(files, detour, options.keyFile, signal);
     const { digest: _demanded, ...decoding } = options;
     const whole = files.length === 1 ? identity : { ...identity, validator: await versionOf(files, identity) };

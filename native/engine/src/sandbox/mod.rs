@@ -66,6 +66,9 @@ fn try_out() -> Sandbox {
         Err(why) => found.missing.push(format!("Landlock ({why})")),
     }
     found.keeps = found.landlock && root.is_ok_and(|root| restrict_files(&[(root.as_fd(), making())]).is_ok());
+    if found.landlock && !found.keeps {
+        found.missing.push("Landlock where an archive is unpacked (it needs Linux 5.19)".to_owned());
+    }
     let filters = syscalls::filters(Set::Open).and_then(|open| Ok((open, syscalls::filters(Set::Making)?)));
     // One stands for both: behind a filter no other can be installed.
     match filters.and_then(|both| install(&both.0).map(|()| both)) {
