@@ -40,6 +40,7 @@ export const TOOLS = {
   gzip: 'gzip',
   tar: 'tar',
   chmod: 'coreutils',
+  dd: 'coreutils',
   du: 'coreutils',
   rm: 'coreutils',
   stat: 'coreutils',

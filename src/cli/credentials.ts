@@ -15,6 +15,7 @@ export interface SourceFlags {
   readonly disk?: string;
   readonly sourceFormat?: string;
   readonly sourceUnchanged?: boolean;
+  readonly changedSince?: string;
   readonly platform?: string;
   readonly registryMirror?: readonly string[];
   readonly registryInsecure?: boolean;
@@ -41,6 +42,10 @@ export function addSourceFlags(command: Command): Command {
     .option(
       '--source-unchanged',
       'nobody writes to the source: go on after an interruption though nothing identifies it (NBD, devices)',
+    )
+    .option(
+      '--changed-since <name>',
+      'only what has changed since that dirty bitmap (NBD) or snapshot (oVirt), onto the disk as it was then',
     )
     .option('--ca <file>', 'PEM certificates to trust beside those of the system')
     .option('--headers-file <file>', 'request headers, a "Name: value" a line; also in $DISKFERRY_HEADERS')
@@ -102,6 +107,7 @@ export async function sourceOptions(flags: SourceFlags, env: NodeJS.ProcessEnv =
     ...(flags.disk === undefined ? {} : { disk: flags.disk }),
     ...(flags.sourceFormat === undefined ? {} : { format: flags.sourceFormat }),
     ...(flags.sourceUnchanged ? { unchanged: true } : {}),
+    ...(flags.changedSince === undefined ? {} : { changedSince: flags.changedSince }),
     ...(flags.platform === undefined ? {} : { platform: flags.platform }),
     registry: {
       ...(flags.registryMirror === undefined ? {} : { mirrors: flags.registryMirror }),

@@ -1,13 +1,13 @@
 import { createHash } from 'node:crypto';
 import { mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { basename, join, resolve } from 'node:path';
+import { basename, dirname, join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Context, Log } from './context.ts';
 import { asFerryError, FerryError } from './errors.ts';
 import type { Identity } from './identity.ts';
 import type { Snapshot } from './meter.ts';
-import { type EndedProgram, fromEngine, native } from './native.ts';
+import { type EndedProgram, fromEngine, native, type Sniffed } from './native.ts';
 import type { ByteStream, Source } from './source.ts';
 import { schemeOf } from './sources/index.ts';
 import { nbd } from './sources/nbd.ts';
@@ -37,14 +37,21 @@ export interface Detour {
   readonly detour: string;
   /** Of the source, so that the target is known again by what it came from. */
   readonly identity: Identity;
+  /** Path of the image in an archive, where it lies in one. */
+  readonly member?: string;
 }
 
-/** Whether what was given is enough for QEMU to read the image. */
-export function canDetour(bridge: string | undefined, options: TransferOptions): bridge is string {
-  const driver = DRIVERS[bridge ?? ''];
-  if (driver === undefined || options.scratch === undefined) return false;
-  if (bridge === 'vmdk') return options.extents !== undefined;
-  return options.keyFile !== undefined || !driver.includes('key-secret');
+/** The detour, where what was given is enough for QEMU to read the image. */
+export function detourOf(
+  { bridge = '', member }: Pick<Sniffed, 'bridge' | 'member'>,
+  options: TransferOptions,
+): Omit<Detour, 'identity'> | undefined {
+  const driver = DRIVERS[bridge];
+  if (driver === undefined || options.scratch === undefined) return undefined;
+  const described = bridge !== 'vmdk' || options.extents !== undefined || member !== undefined;
+  const open = options.keyFile !== undefined || !driver.includes('key-secret');
+  if (!described || !open) return undefined;
+  return { detour: bridge, ...(member === undefined ? {} : { member: member.name }) };
 }
 
 /**
@@ -53,7 +60,7 @@ export function canDetour(bridge: string | undefined, options: TransferOptions):
  */
 export async function bridged(
   options: TransferOptions,
-  { detour, identity }: Detour,
+  { detour, identity, member }: Detour,
   log: Log,
   signal: AbortSignal,
   watch: Watch,
@@ -71,12 +78,14 @@ export async function bridged(
   log.warn(`only QEMU reads this image (${detour}): it is put into ${image} first, and decoded from there`);
   // Done is only the whole.
   const unfinished: Watch = (seen) => watch(seen.phase === 'done' ? { ...seen, phase: 'verifying' } : seen);
-  const land = (source: string, target: string): Promise<TransferReport> => {
+  const land = (source: string, target: string, inArchive?: string): Promise<TransferReport> => {
+    const { disk: _disk, ...others } = options.sourceOptions;
+    const picked = inArchive === undefined ? options.sourceOptions : { ...others, path: inArchive };
     const landing: TransferOptions = {
       ...rest,
       source,
       target,
-      sourceOptions: { ...options.sourceOptions, format: 'raw' },
+      sourceOptions: { ...picked, format: 'raw' },
       preallocate: false,
       // Nothing tells whether it still is the same source.
       force: identity.validator === undefined && identity.digest === undefined,
@@ -87,10 +96,19 @@ export async function bridged(
   const landed = await land(options.source, image);
   let files = [image];
   const decoded = async (): Promise<TransferReport> => {
-    if (detour === 'vmdk') files = await describedFiles(image, options.extents ?? [], land);
+    let whole = identity;
+    if (detour === 'vmdk') {
+      const extents = (options.extents ?? []).map((one) => ({ source: one, name: nameOf(one) }));
+      // What lies beside the descriptor, in the same archive.
+      const beside = (name: string): Extent | undefined =>
+        member === undefined ? undefined : { source: options.source, path: join(dirname(member), name) };
+      const found = (name: string): Extent | undefined => extents.find((one) => one.name === name) ?? beside(name);
+      const described = await describedFiles(image, found, land);
+      files = described.files;
+      whole = wholeOf(identity, described.versions);
+    }
     await using server = await QemuServer.start(files, detour, options.keyFile, signal);
     const { digest: _demanded, ...decoding } = options;
-    const whole = files.length === 1 ? identity : { ...identity, validator: await versionOf(files, identity) };
     const opened = { open: (context: Context) => server.open(identity.name, hash, context), identity: whole };
     return await carry({ ...decoding, sourceOptions: { format: 'raw' }, opened }, watch);
   };
@@ -115,15 +133,22 @@ export async function bridged(
   };
 }
 
+/** Where a file is that a descriptor names: an address, and a path in it where that is an archive. */
+interface Extent {
+  readonly source: string;
+  readonly path?: string;
+}
+
 /**
- * A descriptor with the files that it names, each put beside it unless it is a file of this machine already; first the
- * descriptor, which names them where they are now. NOT_FOUND for a file that was not given.
+ * A descriptor with the files that it names, each put beside it unless it is a file of this machine already: first the
+ * descriptor, which names them where they are now. NOT_FOUND for a file that is not `found`. `versions` tells of those that
+ * do not come with the descriptor what they are.
  */
 async function describedFiles(
   image: string,
-  extents: readonly string[],
-  land: (source: string, target: string) => Promise<TransferReport>,
-): Promise<string[]> {
+  found: (name: string) => Extent | undefined,
+  land: (source: string, target: string, inArchive?: string) => Promise<TransferReport>,
+): Promise<{ readonly files: string[]; readonly versions: readonly string[] }> {
   if ((await stat(image)).size > LONGEST_DESCRIPTOR) {
     throw new FerryError(`the descriptor of the VMDK is longer than ${LONGEST_DESCRIPTOR} bytes`, {
       code: 'TOO_LARGE',
@@ -131,38 +156,44 @@ async function describedFiles(
     });
   }
   const files: string[] = [];
+  const versions: string[] = [];
   const text = await rewritten(await readFile(image, 'utf8'), async (name) => {
-    const source = extents.find((one) => nameOf(one) === name);
-    if (source === undefined) {
+    const extent = found(name);
+    if (extent === undefined) {
       throw new FerryError(`the VMDK names the file ${JSON.stringify(name)}: give it with --extent`, {
         code: 'NOT_FOUND',
         stage: 'format',
       });
     }
-    const place = schemeOf(source) === 'file' ? resolve(source) : resolve(`${image}.${files.length}`);
+    const { source, path } = extent;
+    const here = path === undefined && schemeOf(source) === 'file';
+    const place = here ? resolve(source) : resolve(`${image}.${files.length}`);
     if (/["\r\n]/.test(place)) {
       throw new FerryError(`a descriptor cannot name ${JSON.stringify(place)}: give it another name`, {
         code: 'BAD_SPEC',
         stage: 'plan',
       });
     }
-    if (schemeOf(source) !== 'file') await land(source, place);
+    if (here) {
+      const { size, mtimeNs, ino } = await stat(place, { bigint: true });
+      versions.push(`${size} ${mtimeNs} ${ino}`);
+    } else {
+      const { diskDigest } = await land(source, place, path);
+      if (path === undefined) versions.push(diskDigest);
+    }
     files.push(place);
     return place;
   });
   const descriptor = `${image}.vmdk`;
   await writeFile(descriptor, text);
-  return [descriptor, ...files];
+  return { files: [descriptor, ...files], versions };
 }
 
 /** What tells that a descriptor or one of its files is not what it was: a disk must not be put together of two versions. */
-async function versionOf([, ...extents]: readonly string[], { validator = '' }: Identity): Promise<string> {
-  const version = createHash('sha256').update(validator);
-  for (const file of extents) {
-    const { size, mtimeNs, ino } = await stat(file, { bigint: true });
-    version.update(`\n${size} ${mtimeNs} ${ino}`);
-  }
-  return version.digest('hex').slice(0, 32);
+function wholeOf(identity: Identity, versions: readonly string[]): Identity {
+  if (versions.length === 0) return identity;
+  const version = createHash('sha256').update([identity.validator ?? '', ...versions].join('\n'));
+  return { ...identity, validator: version.digest('hex').slice(0, 32) };
 }
 
 /** The last part of a path, or of an URL's. */

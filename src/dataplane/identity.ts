@@ -14,6 +14,10 @@ export interface Identity {
   readonly disk?: string;
   readonly format?: string;
   readonly output?: string;
+  /** State that the disk was in, where it has a name. */
+  readonly state?: string;
+  /** State of the disk that only the changes since are carried of. */
+  readonly changedSince?: string;
 }
 
 export function identityOf(
@@ -21,7 +25,7 @@ export function identityOf(
   digest: Digest | undefined,
   { size, path, disk, format, output }: Pick<Identity, 'size' | 'path' | 'disk' | 'format' | 'output'>,
 ): Identity {
-  const { validator, length } = source.facts;
+  const { validator, length, state, changedSince } = source.facts;
   return {
     name: source.name,
     ...(validator === undefined ? {} : { validator }),
@@ -32,6 +36,8 @@ export function identityOf(
     ...(disk === undefined ? {} : { disk }),
     ...(format === undefined ? {} : { format }),
     ...(output === undefined ? {} : { output }),
+    ...(state === undefined ? {} : { state }),
+    ...(changedSince === undefined ? {} : { changedSince }),
   };
 }
 
@@ -44,7 +50,8 @@ export function compareIdentity(found: Identity, mine: Identity): Likeness {
     found.path === mine.path &&
     found.disk === mine.disk &&
     found.format === mine.format &&
-    found.output === mine.output;
+    found.output === mine.output &&
+    found.changedSince === mine.changedSince;
   // With a digest, digest and length are enough: another mirror may go on.
   if (
     mine.digest !== undefined &&

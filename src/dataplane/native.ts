@@ -166,6 +166,8 @@ export interface ConversionInit {
   readonly seekable: boolean;
   /** Pairs of offsets, ascending: where a raw source can have data, all else being zeros. For the way `seek`. */
   readonly extents?: Float64Array;
+  /** The target holds an earlier state of the disk: what the extents leave out stays as it is there. */
+  readonly onto: boolean;
   /** Read everything, so that the source's digest is known, even where ranges would do. */
   readonly wholeSource: boolean;
   /** Go on from what the target's journal holds; otherwise begin anew. */

@@ -75,6 +75,7 @@ export function isPinned(facts: SourceFacts, digest: boolean): boolean {
 /** Whether only the data of the source is to be read. Without a validator too: a pass over all of it is no more at one time. */
 function byExtents({ facts, sniffed, digest, data, way }: PlanRequest): boolean {
   if (!takesExtents(facts, sniffed, digest, way)) return false;
+  if (facts.changedSince !== undefined) return true;
   return data !== undefined && facts.length !== undefined && data < facts.length;
 }
 
@@ -191,6 +192,16 @@ export function plan(request: PlanRequest): Plan {
   }
   if (wanted !== undefined) {
     return { ...base, way: wanted, why: 'asked for', wholeSource: wanted !== 'seek' || request.digest };
+  }
+  if (facts.changedSince !== undefined) {
+    if (extents) {
+      const why = `${request.data} of ${facts.length} bytes have changed since ${facts.changedSince}: only they are read, the rest stays`;
+      return { ...base, way: 'seek', why, wholeSource: false };
+    }
+    const message =
+      'what has changed of a disk is read by ranges: --changed-since goes with no digest of the source, and with raw disks only';
+    const refusal = { code: 'BAD_SPEC', stage: 'plan', message } as const;
+    return { ...base, way: 'refuse', why: message, wholeSource: false, refusal };
   }
   if (extents) {
     const why = `the source says where its data lies: ${request.data} of ${facts.length} bytes are read, the rest is zeros`;

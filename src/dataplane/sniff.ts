@@ -4,7 +4,7 @@ import { fromEngine, type Limits, native, type Probe, type Sniffed, type Told } 
 import type { SourceFacts, SourceOptions } from './source.ts';
 
 /** What a person and the source itself say. Throws BAD_SPEC where the disk is named twice. */
-export function toldOf(facts: SourceFacts, { path, disk, format }: SourceOptions): Told {
+export function toldOf(facts: SourceFacts, { path, disk, format = facts.format }: SourceOptions): Told {
   if (disk !== undefined && (path !== undefined || facts.disk !== undefined)) {
     throw new FerryError(
       path === undefined

@@ -35,6 +35,12 @@ export interface SourceFacts {
   readonly openEnded?: boolean;
   /** The bytes come over a network: they may stall, be cut, and more connections may bring more. Absent = local. */
   readonly remote?: boolean;
+  /** Format that the source says it has, which a person may contradict: what a guest wrote must not pass for an image. */
+  readonly format?: 'raw';
+  /** Name of the state that the disk is in, among those that changes are told from. */
+  readonly state?: string;
+  /** State of the disk that `extents` tells the changes since. */
+  readonly changedSince?: string;
   /** Milliseconds from the first request to the head of its answer, connecting included. */
   readonly latency?: number;
 }
@@ -52,7 +58,7 @@ export type SourceDetails = Readonly<Record<string, string | number | boolean | 
  *   before `facts.length`), ABORTED soon after the signal; leaving a `for await` early releases the connection.
  * - `to` undefined reads to the end.
  * - `extents` yields where the object can have data, ascending and disjoint, in batches of bounded length; every byte that
- *   it leaves out is zero. Errors are those of `read`. Absent = not known.
+ *   it leaves out is zero or, with `facts.changedSince`, as it was then. Errors are those of `read`. Absent = not known.
  * - `[Symbol.asyncDispose]` may be called any number of times and ends reads that are under way.
  */
 export interface Source extends AsyncDisposable {
@@ -90,6 +96,8 @@ export interface SourceOptions {
   readonly format?: string;
   /** A person says that nobody writes to it: it may be resumed though nothing identifies it. Default false. */
   readonly unchanged?: boolean;
+  /** Only what changed since this state of the disk is wanted: a dirty bitmap, a snapshot. */
+  readonly changedSince?: string;
   /** Of an image that there is for several: `linux/amd64`. Default: this machine's. */
   readonly platform?: string;
   readonly registry?: {

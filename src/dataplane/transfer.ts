@@ -1,5 +1,6 @@
 import { setTimeout } from 'node:timers/promises';
-import { bridged, canDetour, type Detour } from './bridge.ts';
+import { admitBase } from './base.ts';
+import { bridged, type Detour, detourOf } from './bridge.ts';
 import { diskSize } from './claim.ts';
 import { contextOf, type Log } from './context.ts';
 import { formatDigest, isStrong } from './digests.ts';
@@ -26,7 +27,7 @@ import {
 } from './native.ts';
 import { type Plan, plan, takesExtents, type Way } from './plan.ts';
 import { sniff, toldOf } from './sniff.ts';
-import type { Digest, Source } from './source.ts';
+import type { Digest, Source, SourceFacts } from './source.ts';
 import { openSource } from './sources/index.ts';
 import { stackFilters } from './stack.ts';
 import type { TransferOptions, TransferReport } from './transfer-options.ts';
@@ -84,20 +85,26 @@ async function carry(
       });
     const finished = alreadyDone(options, target.native, identity);
     if (finished) return finished;
+    const { changedSince, length = 0 } = opened.facts;
+    const changes =
+      changedSince === undefined
+        ? undefined
+        : { goesOn: admitBase(target.native, { identity, length, target: options.target, force: options.force }) };
 
     const source = stackFilters(opened, context, { verified: isStrong(digest) });
     const told = toldOf(opened.facts, options.sourceOptions);
     const { head, sniffed, probe } = await sniff(source, decoderLimits(options.memory), told, signal);
-    if (canDetour(sniffed.bridge, options)) {
+    const detour = detourOf(sniffed, options);
+    if (detour) {
       // Refused now rather than when the image is there. What a descriptor names belongs to its identity, and is not known yet.
-      if (sniffed.bridge !== 'vmdk') admit(options, target.native, identity, log);
-      return { detour: sniffed.bridge, identity };
+      if (detour.detour !== 'vmdk') admit(options, target.native, identity, log);
+      return { ...detour, identity };
     }
     const limits = transferLimits(sniffed, options.memory);
     const extents = takesExtents(source.facts, sniffed, readsAll(options, digest), options.way)
       ? await retrying(context, () => extentsOf(source, signal))
       : undefined;
-    const size = sizeOf(options, sniffed, target.native, identity);
+    const size = sizeOf(options, opened.facts, sniffed, target.native, identity);
     const decided = decide(
       { ...options, ...(size === undefined ? {} : { size }) },
       source,
@@ -109,7 +116,8 @@ async function carry(
     );
     const held = await heldDisk(options, target.native, sniffed, signal);
     if (held) return doneBefore(options, identity, held);
-    const resume = admit(options, target.native, identity, log) && !decided.anew;
+    const goesOn = changes?.goesOn ?? admit(options, target.native, identity, log);
+    const resume = goesOn && !decided.anew && !options.fresh;
 
     const init: ConversionInit = {
       head,
@@ -119,6 +127,7 @@ async function carry(
       seekable: decided.seekable,
       wholeSource: decided.wholeSource,
       ...(decided.extents && extents ? { extents: extents.pairs() } : {}),
+      onto: changes !== undefined,
       resume,
       preallocate: options.preallocate,
       ...(options.qcow2 === undefined ? {} : { qcow2: options.qcow2 }),
@@ -197,13 +206,18 @@ function journalKeyOf({ journalKey }: TransferOptions): Promise<Uint8Array> | Ui
   return journalKey instanceof Uint8Array ? journalKey : hostKey(journalKey.stateDirectory);
 }
 
-/** Exact length that the disk is to have; of a claim's file the one that it was begun with, where it goes on. */
+/**
+ * Exact length that the disk is to have; of a claim's file the one that it was begun with, where it goes on. What changes
+ * stays as long as it is.
+ */
 function sizeOf(
   { size, claim }: TransferOptions,
+  { changedSince }: SourceFacts,
   sniffed: Sniffed,
   { facts, recovered }: NativeTarget,
   identity: Identity,
 ): number | undefined {
+  if (changedSince !== undefined) return facts.kind === 'file' && facts.exists ? facts.length : undefined;
   if (claim === undefined || facts.kind !== 'file') return size;
   const found = recovered.kind === 'checkpoint' ? parseIdentity(recovered.identity) : undefined;
   if (recovered.kind === 'checkpoint' && found && compareIdentity(found, identity) === 'same') {

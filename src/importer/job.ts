@@ -146,10 +146,8 @@ function sourceOf(kind: string, env: NodeJS.ProcessEnv): string {
       return endpoint;
     case 'imageio': {
       if (!url || !/^https?:$/.test(url.protocol)) throw needs('the endpoint is no http:// or https:// URL');
-      if (env.IMPORTER_CURRENT_CHECKPOINT) {
-        throw needs('imports in several stages (spec.checkpoints) are not made: import the disk at once');
-      }
-      return `ovirt+${url.origin}${url.pathname.replace(/\/$/, '')}/disks/${env.IMPORTER_DISK_ID ?? ''}`;
+      const snapshot = env.IMPORTER_CURRENT_CHECKPOINT ? `?snapshot=${env.IMPORTER_CURRENT_CHECKPOINT}` : '';
+      return `ovirt+${url.origin}${url.pathname.replace(/\/$/, '')}/disks/${env.IMPORTER_DISK_ID ?? ''}${snapshot}`;
     }
     case 'vddk':
       throw needs(
@@ -177,6 +175,10 @@ function optionsOf(kind: string, env: NodeJS.ProcessEnv, mounts: Mounts): Source
     ...(certificates.length === 0 ? {} : { ca: certificates.join('\n') }),
     ...(kind === 's3' && endpoint ? { s3: s3Of(endpoint) } : {}),
     ...(kind === 'registry' ? { registry: { insecure } } : {}),
+    // A stage after the first: only what has changed since the one before it.
+    ...(kind === 'imageio' && env.IMPORTER_PREVIOUS_CHECKPOINT
+      ? { changedSince: env.IMPORTER_PREVIOUS_CHECKPOINT }
+      : {}),
     ...(architecture ? { platform: `linux/${architecture}` } : {}),
     // Only what the job was given counts in a pod.
     instanceMetadata: false,

@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { dataOf } from '../../src/dataplane/sources/imageio.ts';
+import { wantedOf } from '../../src/dataplane/sources/imageio.ts';
 import { openSource } from '../../src/dataplane/sources/index.ts';
 import { stackFilters } from '../../src/dataplane/stack.ts';
 import { FaultProxy } from '../faults/proxy.ts';
@@ -87,8 +87,14 @@ test('over TLS', async () => {
 
 test('a list of extents must be of the whole disk', () => {
   const run = (start: number, length: number, zero: unknown = false): unknown => ({ start, length, zero });
-  const of = (...list: unknown[]) => dataOf(JSON.stringify(list), 100);
+  const of = (...list: unknown[]) => wantedOf(JSON.stringify(list), 100, 'zero');
   expect(of(run(0, 40), run(40, 60, true))).toEqual([{ from: 0, to: 40 }]);
+  const own = [
+    { start: 0, length: 40, zero: true, hole: false },
+    { start: 40, length: 60, zero: true, hole: true },
+  ];
+  expect(wantedOf(JSON.stringify(own), 100, 'own')).toEqual([{ from: 0, to: 40 }]);
+  expect(() => wantedOf(JSON.stringify(own), 100, 'dirty')).toThrow(/100 bytes/);
   for (const list of [
     [],
     [run(0, 99)],
@@ -99,7 +105,7 @@ test('a list of extents must be of the whole disk', () => {
     [null],
   ])
     expect(() => of(...list)).toThrow(/100 bytes/);
-  for (const text of ['', '{}', 'null']) expect(() => dataOf(text, 100)).toThrow(/100 bytes/);
+  for (const text of ['', '{}', 'null']) expect(() => wantedOf(text, 100, 'zero')).toThrow(/100 bytes/);
 });
 
 test.each(['imageio+https://host/x', 'imageio+https://host/images/', 'imageio+https://host/images/a/b'])(

@@ -1,5 +1,5 @@
 // Images that only QEMU reads: put into the scratch directory, shown by a confined qemu-nbd, carried from there.
-import { mkdir, readdir, readFile, stat, utimes, writeFile } from 'node:fs/promises';
+import { copyFile, mkdir, readdir, readFile, rm, stat, utimes, writeFile } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { beforeAll, expect, test } from 'vitest';
 import { bochs, cloop, dmg } from '../support/bridged.ts';
@@ -7,7 +7,7 @@ import type { Cli } from '../support/cli.ts';
 import type { CountingServer } from '../support/counting-server.ts';
 import { loopDevice } from '../support/devices.ts';
 import { pattern } from '../support/extents.ts';
-import { bootableDisk, difference, GiB, MiB, qemuImgWithKey, run } from '../support/images.ts';
+import { bootableDisk, difference, GiB, MiB, qemuImgWithKey, run, shell } from '../support/images.ts';
 import { site } from '../support/site.ts';
 
 const SIZE = 16 * MiB;
@@ -93,6 +93,23 @@ test.each(['monolithicFlat', 'twoGbMaxExtentFlat', 'twoGbMaxExtentSparse'])(
     for (const name of names) await expect(stat(at(`www/${name}`))).resolves.toBeTruthy();
   },
 );
+
+test.each(['tar', 'tar.gz', 'zip'])('a VMDK of several files in one %s, from a server', async (kind) => {
+  const [extent = ''] = await vmdk(at('www/raw'), 'monolithicFlat', 'appliance');
+  await mkdir(at('tree/vm'), { recursive: true });
+  for (const name of ['appliance.vmdk', extent]) await copyFile(at(`www/${name}`), at(`tree/vm/${name}`));
+  await writeFile(at('tree/readme'), 'a virtual machine');
+  const archive = at(`www/appliance.${kind}`);
+  const files = ['readme', 'vm/appliance.vmdk', `vm/${extent}`];
+  if (kind === 'zip') await shell(`cd ${at('tree')} && zip -q ${archive} ${files.join(' ')}`);
+  else await run('tar', 'tar', ['-C', at('tree'), '-caf', archive, ...files]);
+  const source = [`${server.url}/appliance.${kind}`, '--path', 'vm/appliance.vmdk', ...scratch()];
+  await program.imported([...source, at(`appliance-${kind}`)]);
+  expect(await difference(at('www/raw'), at(`appliance-${kind}`))).toBeUndefined();
+  expect(await program.imported([...source, at(`appliance-${kind}`)])).toMatchObject({ outcome: 'already-done' });
+  expect(await readdir(at('scratch'))).toEqual([]);
+  await rm(at('tree'), { recursive: true });
+});
 
 test('a VMDK of two files, in order', async () => {
   const size = 2 * GiB + 16 * MiB;

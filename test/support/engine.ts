@@ -8,8 +8,10 @@ import { text } from 'node:stream/consumers';
 export interface EngineOptions {
   readonly user: string;
   readonly password: string;
-  /** Shows the disk; its ticket. */
-  readonly show: (disk: string) => Promise<string>;
+  /** Shows the disk, or a snapshot of it, without those below it where it is shown alone; its ticket. */
+  readonly show: (disk: string, snapshot: string | undefined, alone: boolean) => Promise<string>;
+  /** Of every disk, from the first to the one that is written to. */
+  readonly snapshots?: readonly string[];
   /** `host:port` of the image service. */
   readonly images: () => string;
 }
@@ -24,6 +26,8 @@ export class FakeEngine implements AsyncDisposable {
   readonly #server = createServer((request, response) => void this.#answer(request, response));
   readonly #options: EngineOptions;
   #transfers = 0;
+  /** That was asked for last. */
+  #disk = '';
 
   private constructor(options: EngineOptions) {
     this.#options = options;
@@ -55,6 +59,21 @@ export class FakeEngine implements AsyncDisposable {
       return say(401, { error: 'access_denied', error_description: `Cannot authenticate user ${user}` });
     }
     if (headers.authorization !== 'Bearer a-token') return say(401, { error: 'access_denied' });
+    const states = this.#options.snapshots ?? [];
+    const [, asked] = /^\/ovirt-engine\/api\/disks\/([\w-]+)$/.exec(url) ?? [];
+    if (asked !== undefined) {
+      this.#disk = asked;
+      return say(200, {
+        id: asked,
+        image_id: states.at(-1),
+        storage_domains: { storage_domain: [{ id: 'domain-1' }] },
+      });
+    }
+    if (url.startsWith('/ovirt-engine/api/storagedomains/domain-1/disksnapshots')) {
+      const disk = { id: this.#disk };
+      const list = states.map((id, n) => ({ id, disk, ...(n > 0 ? { parent: { id: states[n - 1] } } : {}) }));
+      return say(200, { disk_snapshot: list });
+    }
     const [, id, action] = /^\/ovirt-engine\/api\/imagetransfers(?:\/([\w-]+))?(?:\/(\w+))?$/.exec(url) ?? [];
     if (method === 'POST' && id === undefined) return await this.#begin(JSON.parse(body), say);
     const transfer = this.open.get(id ?? '');
@@ -69,16 +88,19 @@ export class FakeEngine implements AsyncDisposable {
   }
 
   async #begin(wanted: Record<string, unknown>, say: (status: number, answer: unknown) => void): Promise<void> {
-    const { id: disk = '' } = (wanted.disk ?? {}) as { id?: string };
+    const id = (one: unknown): string | undefined => ((one ?? {}) as { id?: string }).id;
+    const snapshot = id(wanted.snapshot);
+    const disk = snapshot === undefined ? (id(wanted.disk) ?? '') : this.#disk;
     if (wanted.direction !== 'download' || wanted.format !== 'raw') return say(400, { reason: 'Operation Failed' });
     if ([...this.open.values()].some((one) => one.disk === disk)) {
       const detail = '[Cannot transfer Virtual Disk: Disk is locked. Please try again later.]';
       return say(409, { error: { message: detail } });
     }
     this.#transfers += 1;
-    const id = `transfer-${this.#transfers}`;
-    this.open.set(id, { disk, ticket: await this.#options.show(disk), looks: 0 });
-    return say(201, this.#shown(id, 'initializing'));
+    const transfer = `transfer-${this.#transfers}`;
+    const ticket = await this.#options.show(disk, snapshot, wanted.shallow === true);
+    this.open.set(transfer, { disk, ticket, looks: 0 });
+    return say(201, this.#shown(transfer, 'initializing'));
   }
 
   #shown(id: string, phase: string): unknown {

@@ -13,8 +13,8 @@ import type { Pair } from './tls.ts';
 
 export interface ImageService extends AsyncDisposable {
   readonly port: number;
-  /** Shows the bytes of a file, `size` of them; its ticket. By qemu-nbd, which tells zeros, or from the file itself. */
-  show(file: string, size: number, by?: 'nbd' | 'file'): Promise<string>;
+  /** Shows the bytes of a file, `size` of them; its ticket. By qemu-nbd with more options, or from the file itself. */
+  show(file: string, size: number, by?: readonly string[] | 'file', more?: { dirty?: boolean }): Promise<string>;
   /** Ends a ticket. */
   revoke(ticket: string): Promise<void>;
 }
@@ -69,13 +69,14 @@ handlers = stderr
   };
   return {
     port,
-    async show(file, size, by = 'nbd') {
+    async show(file, size, by = [], more = {}) {
       tickets += 1;
       const ticket = `ticket-${tickets}`;
       const socket = join(home.path, `${ticket}.sock`);
-      if (by === 'nbd') disks.push(await qemuNbd(file, ['--export-name='], socket));
-      const url = by === 'nbd' ? `nbd:unix:${socket}` : `file://${file}`;
-      await ask('PUT', `/tickets/${ticket}`, { uuid: ticket, size, url, timeout: 600, ops: ['read'], sparse: true });
+      if (by !== 'file') disks.push(await qemuNbd(file, ['--export-name=', ...by], socket));
+      const url = by === 'file' ? `file://${file}` : `nbd:unix:${socket}`;
+      const said = { uuid: ticket, size, url, timeout: 600, ops: ['read'], sparse: true, ...more };
+      await ask('PUT', `/tickets/${ticket}`, said);
       return ticket;
     },
     revoke: (ticket) => ask('DELETE', `/tickets/${ticket}`),

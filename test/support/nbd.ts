@@ -9,11 +9,12 @@ export interface NbdServer extends AsyncDisposable {
   readonly port: number;
 }
 
-/** qemu-nbd with an export `disk` of a raw image, for several clients at once; on a Unix socket where one is given. */
+/** qemu-nbd with an export `disk` of a raw image, or what `more` says, for several clients; on a Unix socket where given. */
 export async function qemuNbd(image: string, more: readonly string[] = [], socket?: string): Promise<NbdServer> {
   const port = await freePort();
   const place = socket === undefined ? ['--bind=127.0.0.1', `--port=${port}`] : [`--socket=${socket}`];
-  const fixed = ['--read-only', '--persistent', '--shared=8', '--format=raw', '--export-name=disk'];
+  const format = more.some((one) => /^--(format|image-opts)/.test(one)) ? [] : ['--format=raw'];
+  const fixed = ['--read-only', '--persistent', '--shared=8', '--export-name=disk', ...format];
   return served(tool('qemu-nbd', 'qemu-utils'), [...fixed, ...place, ...more, image], port, socket);
 }
 

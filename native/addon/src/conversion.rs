@@ -30,6 +30,8 @@ pub struct ConversionInit {
     pub seekable: bool,
     /// Pairs of offsets: where a raw source can have data.
     pub extents: Option<Float64Array>,
+    /// What the extents leave out stays as it is on the target.
+    pub onto: bool,
     pub whole_source: bool,
     pub resume: bool,
     pub size: Option<f64>,
@@ -135,6 +137,7 @@ pub fn start_conversion(
         source_length,
         seekable: init.seekable,
         extents: init.extents.map(|pairs| extents(&pairs)).transpose()?,
+        onto: init.onto,
         whole_source: init.whole_source,
         resume: init.resume,
         size,

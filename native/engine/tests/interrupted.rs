@@ -85,6 +85,7 @@ fn options(file: &[u8], way: Way) -> Options {
         source_length: length,
         seekable: true,
         extents: None,
+        onto: false,
         whole_source: true,
         resume: false,
         size: None,

@@ -143,6 +143,7 @@ fn options(source: &[u8], resume: bool) -> Options {
         source_length: length,
         seekable: true,
         extents: None,
+        onto: false,
         whole_source: true,
         resume,
         size: None,

@@ -57,6 +57,7 @@ fn carry(source: &[u8], path: &Path, spec: Spec, size: Option<u64>, stop: Option
         source_length: length,
         seekable: false,
         extents: None,
+        onto: false,
         whole_source: true,
         resume: false,
         size,

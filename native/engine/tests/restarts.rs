@@ -53,6 +53,7 @@ fn run(path: &Path, source: &[u8], resume: bool, budget: Option<usize>, pauses: 
         source_length: length,
         seekable: true,
         extents: None,
+        onto: false,
         whole_source: true,
         resume,
         size: None,

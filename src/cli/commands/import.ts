@@ -49,6 +49,7 @@ Examples:
   diskferry import blank:20Gi /dev/vdb
   diskferry import https://example.org/data.tar.zst data --archive
   diskferry import /dev/vdb backup.qcow2 --target-format qcow2 --compress zstd
+  diskferry import nbd://host/disk disk.img --changed-since monday
 
 Exit codes: 0 done, 2 the command line is wrong, 10 to 25 by what went wrong,
 130 and 143 stopped by a signal. docs/errors.md lists them all.`;
@@ -134,6 +135,9 @@ async function runImport(source: string, target: string, flags: ImportFlags): Pr
   refuseSecretsInArguments(source);
   const qcow2 = qcow2Of(flags);
   if (flags.archive) refuseDiskOptions(flags);
+  if (flags.changedSince !== undefined && (flags.size !== undefined || qcow2 !== undefined)) {
+    throw badOptions('--changed-since leaves a disk as long as it is, and raw: leave out --size and --target-format');
+  }
   const [{ howToGoOn, logTo, showProgress }, { listenForStop }] = await Promise.all([
     import('../progress.ts'),
     import('../stop.ts'),
@@ -209,8 +213,10 @@ async function diskOptions(
 
 /** An archive is no disk: what is said of one means nothing to it. BAD_SPEC with the option. */
 function refuseDiskOptions(flags: ImportFlags): void {
-  const { size, preallocate, diskDigest, spill, scratch, keyFile, extent, fresh, path, disk, sourceFormat } = flags;
-  const given = { size, preallocate, diskDigest, spill, scratch, keyFile, extent, fresh, path, disk, sourceFormat };
+  const { size, preallocate, diskDigest, spill, scratch, keyFile, extent, fresh } = flags;
+  const { path, disk, sourceFormat, changedSince } = flags;
+  const ofDisk = { path, disk, sourceFormat, changedSince };
+  const given = { size, preallocate, diskDigest, spill, scratch, keyFile, extent, fresh, ...ofDisk };
   const [name] = Object.entries(given).find(([, value]) => value !== undefined) ?? [];
   if (name === undefined && flags.targetFormat === 'raw') return;
   const option = (name ?? 'targetFormat').replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);

@@ -17,6 +17,8 @@ export interface Place {
   /** Host and port, or the path of a socket. */
   readonly at: { readonly host: string; readonly port: number } | { readonly path: string };
   readonly exportName: string;
+  /** Dirty bitmap that is asked for in place of the allocation. */
+  readonly bitmap?: string;
   /** Whom to trust; absent = without TLS. */
   readonly trust?: SecureContext;
 }
@@ -55,7 +57,7 @@ export async function connect(
       wire = new Wire(connectTls({ socket: wire.release(), host, ...name, secureContext: trust }), explain);
       handshake = new Handshake(wire);
     }
-    return { connection: new Connection(wire, await handshake.enter(place.exportName)), latency };
+    return { connection: new Connection(wire, await handshake.enter(place.exportName, place.bitmap)), latency };
   } catch (error) {
     wire.fail(stopped());
     throw error;

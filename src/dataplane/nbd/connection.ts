@@ -31,7 +31,7 @@ const NAMES: Readonly<Record<number, string>> = {
 };
 const PASSING: readonly number[] = [5, 12, 108];
 
-/** A run of blocks: bytes, and flags of `base:allocation`. */
+/** A run of blocks: bytes, and flags of the context. */
 export interface Status {
   readonly length: number;
   readonly flags: number;
@@ -189,7 +189,7 @@ export class Connection {
     }
     if (type === STATUS && !into && length >= 12 && (length - 4) % 8 === 0 && length <= 4 + 8 * MOST_EXTENTS) {
       const answer = await this.#wire.take(length);
-      if (answer.readUInt32BE(0) !== this.found.allocation) return;
+      if (answer.readUInt32BE(0) !== this.found.context) return;
       if (pending.status.length > 0) throw broken('it tells block status twice');
       for (let at = 4; at < length; at += 8) {
         pending.status.push({ length: answer.readUInt32BE(at), flags: answer.readUInt32BE(at + 4) });

@@ -24,7 +24,9 @@ const INFO_BLOCK_SIZE = 3;
 /** Longest reply to an option that is taken, bytes (strings have 4096 at most), and most replies to one. */
 const LONGEST = 65_536;
 const MOST = 64;
-export const ALLOCATION = 'base:allocation';
+const ALLOCATION = 'base:allocation';
+/** Prefix of QEMU's names for what has changed (docs/interop/nbd.txt). */
+const BITMAP = 'qemu:dirty-bitmap:';
 
 /** What a server says of an export. Sizes in bytes. */
 export interface Export {
@@ -32,8 +34,8 @@ export interface Export {
   /** Transmission flags. */
   readonly flags: number;
   readonly structured: boolean;
-  /** Id of the context `base:allocation`, where there is one. */
-  readonly allocation?: number;
+  /** Id of the context `base:allocation`, or of the dirty bitmap that was asked for, where there is one. */
+  readonly context?: number;
   /** Requests are to be aligned to this, and not to be longer than `largest`. */
   readonly smallest: number;
   readonly largest: number;
@@ -104,10 +106,12 @@ export class Handshake {
     });
   }
 
-  async enter(name: string): Promise<Export> {
+  /** The export, with its allocation or, where a dirty bitmap is named, what has changed by it. */
+  async enter(name: string, bitmap?: string): Promise<Export> {
     const text = Buffer.from(name, 'utf8');
     const structured = (await this.#ask(STRUCTURED_REPLY, Buffer.alloc(0))).at(-1)?.type === ACK;
-    const allocation = structured ? await this.#allocation(text) : undefined;
+    const wantedContext = bitmap === undefined ? ALLOCATION : BITMAP + bitmap;
+    const context = structured ? await this.#context(text, wantedContext) : undefined;
     const wanted = Buffer.from([0, 1, 0, INFO_BLOCK_SIZE]);
     const replies = await this.#ask(GO, Buffer.concat([counted(text), wanted]));
     const last = replies.at(-1);
@@ -132,18 +136,22 @@ export class Handshake {
       }
     }
     if (!found) throw broken('it does not tell the size of the export');
-    return { ...found, structured, smallest, largest, ...(allocation === undefined ? {} : { allocation }) };
+    if (bitmap !== undefined && context === undefined) {
+      throw new FerryError(
+        `the NBD server has no dirty bitmap '${bitmap}' for the export '${name}': give it one (qemu-nbd --bitmap=${bitmap}), or import the disk whole`,
+        { code: 'NOT_FOUND', stage: 'source' },
+      );
+    }
+    return { ...found, structured, smallest, largest, ...(context === undefined ? {} : { context }) };
   }
 
-  async #allocation(name: Buffer): Promise<number | undefined> {
+  async #context(name: Buffer, wanted: string): Promise<number | undefined> {
     const one = Buffer.from([0, 0, 0, 1]);
-    const query = Buffer.concat([counted(name), one, counted(Buffer.from(ALLOCATION))]);
+    const query = Buffer.concat([counted(name), one, counted(Buffer.from(wanted))]);
     const replies = await this.#ask(SET_META_CONTEXT, query);
     // What is wrong with the export is told in the answer to GO.
     if (replies.at(-1)?.type !== ACK) return undefined;
-    const context = replies.find(
-      ({ type, data }) => type === META_CONTEXT && data.subarray(4).toString() === ALLOCATION,
-    );
+    const context = replies.find(({ type, data }) => type === META_CONTEXT && data.subarray(4).toString() === wanted);
     return context?.data.readUInt32BE(0);
   }
 

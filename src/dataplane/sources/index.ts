@@ -65,6 +65,13 @@ export async function openSource(text: string, options: SourceOptions, context: 
   }
   const spec = driver.parse(text, options);
   const source = await retrying(context, () => driver.open(spec, context));
+  if (options.changedSince !== undefined && source.facts.changedSince === undefined) {
+    await source[Symbol.asyncDispose]();
+    throw new FerryError(
+      `${source.name} does not tell what has changed since ${options.changedSince}: NBD exports with a dirty bitmap, imageio tickets of an incremental backup and snapshots of an oVirt engine do`,
+      { code: 'UNSUPPORTED', stage: 'source' },
+    );
+  }
   return options.unchanged ? vouched(source) : source;
 }
 

@@ -13,6 +13,8 @@ const PORT = 10809;
 const MULTI_CONN = 1 << 8;
 /** Flag of `base:allocation`: the run reads as zeros. */
 const ZERO = 2;
+/** Flag of QEMU's `qemu:dirty-bitmap:`: the run has changed (docs/interop/nbd.txt). */
+const DIRTY = 1;
 /** Bytes of one request, and requests under way of one read: 2 MiB, as a window of `parallel` has. */
 const PIECE = 512 * 1024;
 const DEPTH = 4;
@@ -53,19 +55,33 @@ export const nbd: SourceDriver<NbdSpec> = {
   },
 
   async open({ place, tls, options }: NbdSpec, context: Context): Promise<Source> {
+    const { changedSince } = options;
+    // A name is 4096 bytes at most, as an export's is.
+    if (Buffer.byteLength(changedSince ?? '') > 1023) {
+      throw new FerryError("a dirty bitmap's name is not longer than 1023 bytes", { code: 'BAD_SPEC', stage: 'plan' });
+    }
+    const at = { ...place, ...(changedSince === undefined ? {} : { bitmap: changedSince }) };
     const trust = tls ? { trust: new Connections(options.ca, options.environment ?? process.env).secureContext() } : {};
     const closed = new AbortController();
     const stop = AbortSignal.any([context.signal, closed.signal]);
-    const { connection, latency } = await connect({ ...place, ...trust }, stop, context.guard);
+    const { connection, latency } = await connect({ ...at, ...trust }, stop, context.guard);
     const more = async (): Promise<Connection> => {
-      const { connection: another } = await connect({ ...place, ...trust }, stop, context.guard);
+      const { connection: another } = await connect({ ...at, ...trust }, stop, context.guard);
       if (another.found.size === connection.found.size) return another;
       const sizes = `${another.found.size} bytes long now, it had ${connection.found.size}`;
       another.end(stopped());
       throw new FerryError(`${place.name} is ${sizes}`, { code: 'CHANGED', stage: 'source' });
     };
     const most = connection.found.flags & MULTI_CONN ? context.limits.connections : 1;
-    return new NbdSource(place.name, connection, latency, new Pool(more, most, connection), closed, context);
+    return new NbdSource(
+      place.name,
+      connection,
+      latency,
+      new Pool(more, most, connection),
+      closed,
+      context,
+      changedSince,
+    );
   },
 };
 
@@ -94,6 +110,7 @@ class NbdSource implements Source {
     pool: Pool,
     closed: AbortController,
     context: Context,
+    changedSince?: string,
   ) {
     this.name = name;
     this.#pool = pool;
@@ -106,8 +123,9 @@ class NbdSource implements Source {
       remote: true,
       latency,
       unidentified: 'an NBD export has nothing that identifies it (give --source-unchanged if nobody writes to it)',
+      ...(changedSince === undefined ? {} : { changedSince, format: 'raw' }),
     };
-    const allocation = found.allocation !== undefined;
+    const allocation = found.context !== undefined;
     this.details = {
       kind: 'NBD export',
       holes: allocation ? 'told by the server: they are not read' : 'not told by the server',
@@ -190,7 +208,8 @@ class NbdSource implements Source {
         for (const { length, flags } of runs) {
           // The last run may go on beyond what was asked for.
           const to = Math.min(at + length, this.#size);
-          if (!(flags & ZERO) && to > at) extents.push({ from: at, to });
+          const wanted = this.facts.changedSince === undefined ? !(flags & ZERO) : (flags & DIRTY) !== 0;
+          if (wanted && to > at) extents.push({ from: at, to });
           at = to;
         }
         yield extents;

@@ -134,7 +134,7 @@ impl Done {
         }
     }
 
-    /// Hashes of leaves that no worker kept: the held ends from memory, the rest from the target.
+    /// Hashes of leaves that no worker kept: the held ends from memory, the rest from the target, whose holes are zeros.
     fn complete_digest(&self, length: u64, head: &[u8], tail_at: u64, tail: &[u8]) -> Result<u64> {
         for (at, bytes) in [(0, head), (tail_at, tail)] {
             let hashes: Vec<_> = bytes.chunks(LEAF as usize).map(leaf_hash).collect();
@@ -144,16 +144,23 @@ impl Done {
         let mut buffer = crate::bytes::Aligned::zeroed(crate::bytes::SLAB);
         for range in self.to.digest.missing(length) {
             let (mut at, end) = (range.start * LEAF, (range.end * LEAF).min(length));
-            while at < end {
-                self.shared.check()?;
-                let n = (end - at).min(buffer.len() as u64);
-                let piece = &mut buffer[..n as usize];
-                self.to.target.read(at, piece)?;
-                let hashes: Vec<_> = piece.chunks(LEAF as usize).map(leaf_hash).collect();
-                self.to.digest.set(at / LEAF, &hashes);
-                reread += n;
-                at += n;
+            for data in self.to.target.data_ranges(at, end)? {
+                let begin = at.max(data.start / LEAF * LEAF);
+                self.to.digest.set_zero(at / LEAF, (begin - at) / LEAF);
+                at = begin;
+                let until = data.end.next_multiple_of(LEAF).min(end);
+                while at < until {
+                    self.shared.check()?;
+                    let n = (until - at).min(buffer.len() as u64);
+                    let piece = &mut buffer[..n as usize];
+                    self.to.target.read(at, piece)?;
+                    let hashes: Vec<_> = piece.chunks(LEAF as usize).map(leaf_hash).collect();
+                    self.to.digest.set(at / LEAF, &hashes);
+                    reread += n;
+                    at += n;
+                }
             }
+            self.to.digest.set_zero(at / LEAF, (end.max(at) - at).div_ceil(LEAF));
         }
         Ok(reread)
     }
@@ -171,7 +178,7 @@ impl Done {
         self.verify_source()?;
         if kind == Kind::File {
             target.set_length(length.max(HELD))?;
-        } else if kind == Kind::Block {
+        } else if kind == Kind::Block && !self.options.onto {
             self.clear_beyond(&*target, length)?;
         } else if kind == Kind::Image {
             target.set_length(length)?;

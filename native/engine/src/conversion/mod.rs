@@ -75,6 +75,8 @@ pub struct Options {
     /// Where a raw source can have data, ascending and disjoint, the rest of it being zeros: in the way `seek` only this
     /// is read, unless `whole_source`.
     pub extents: Option<Vec<std::ops::Range<u64>>>,
+    /// The target holds an earlier state of the disk, of which `extents` are what has changed since: all else stays.
+    pub onto: bool,
     /// The whole source is to be read, so that its digest is known.
     pub whole_source: bool,
     /// Go on from what the journal holds.

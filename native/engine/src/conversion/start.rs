@@ -1,5 +1,6 @@
 //! The beginning of a conversion: prepare the target, open the journal, start the threads.
 
+use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, mpsc};
 
@@ -89,10 +90,19 @@ fn expect_room(disk: Option<u64>, preallocate: bool, target: &dyn Target) -> Res
     }
 }
 
-/// Empties a file, or clears what a probe would find on a device.
-fn prepare(target: &dyn Target, disk: Option<u64>, preallocate: bool) -> Result<()> {
+/// Empties a file, or clears what a probe would find on a device. Of a disk that is changed in place only the tail is
+/// cleared: the journal takes the head, and both are read again.
+fn prepare(target: &dyn Target, disk: Option<u64>, o: &Options) -> Result<()> {
     let facts = target.facts();
+    let preallocate = o.preallocate;
     match facts.kind {
+        _ if o.onto => {
+            let disk = disk.unwrap_or(0);
+            if preallocate {
+                target.preallocate(disk)?;
+            }
+            target.zero(tail_start(disk), disk - tail_start(disk))?;
+        }
         Kind::File => {
             target.create()?;
             target.set_length(0)?;
@@ -142,7 +152,10 @@ fn open_format(o: &Options, past: &Past, in_file_order: bool, ends: &Ends) -> Re
         let raw = Raw::new(file_length, from.unwrap_or(0), &ends.ranges());
         let by_extents = o.way == Way::Seek && o.seekable && !coded && !o.whole_source && file_length.is_some();
         return Ok(Box::new(match &o.extents {
-            Some(extents) if by_extents => raw.by_extents(extents.clone()),
+            Some(extents) if by_extents && o.onto => {
+                raw.by_extents(with_ends(extents, &ends.ranges(), file_length), true)
+            }
+            Some(extents) if by_extents => raw.by_extents(extents.clone(), false),
             _ => raw,
         }));
     };
@@ -174,6 +187,9 @@ pub fn start(target: Arc<dyn Target>, o: Options) -> Result<Conversion> {
     }
     expect_room(o.size.or(image_length), o.preallocate, &*target)?;
     check_extents(&o)?;
+    if o.onto {
+        check_base(&o, &*target)?;
+    }
 
     let kind = target.facts().kind;
     // An image file replaces what is marked only when it is whole.
@@ -299,7 +315,7 @@ pub fn start(target: Arc<dyn Target>, o: Options) -> Result<Conversion> {
             way: o.way.name().to_owned(),
             virtual_size: disk,
             file_length: o.source_length,
-            zero_known: if is_block { ZeroKnown::No } else { ZeroKnown::NewFile },
+            zero_known: if is_block || o.onto { ZeroKnown::No } else { ZeroKnown::NewFile },
             resumes,
             watermark: 0,
             restart: None,
@@ -366,6 +382,42 @@ fn check_extents(o: &Options) -> Result<()> {
     Ok(())
 }
 
+/// What changed, and the held ends, whose room on the target the journal takes.
+fn with_ends(changed: &[Range<u64>], held: &[Range<u64>], length: Option<u64>) -> Vec<Range<u64>> {
+    let within = |r: &Range<u64>| r.start..r.end.min(length.unwrap_or(0));
+    let mut all: Vec<_> = changed.iter().chain(held).map(within).filter(|r| r.start < r.end).collect();
+    all.sort_by_key(|r| r.start);
+    let mut merged: Vec<Range<u64>> = Vec::with_capacity(all.len());
+    for range in all {
+        match merged.last_mut().filter(|last| range.start <= last.end) {
+            Some(last) => last.end = last.end.max(range.end),
+            None => merged.push(range),
+        }
+    }
+    merged
+}
+
+/// Whether what changed can be put onto what the target holds: a raw source by its extents, a whole disk below it.
+fn check_base(o: &Options, target: &dyn Target) -> Result<()> {
+    let bad = |what: String| Err(Error::new(Code::BadSpec, Stage::Target, what));
+    let raw = o.sniffed.image.is_none() && o.sniffed.codecs.is_empty() && !o.whole_source;
+    let (true, Some(length)) = (raw && o.extents.is_some() && o.way == Way::Seek && o.seekable, o.source_length) else {
+        return bad("only what a raw source tells of its changes can be put onto a disk".to_owned());
+    };
+    let facts = target.facts();
+    let disk = o.size.unwrap_or(length);
+    if !facts.kind.keeps_journal() || !facts.exists || facts.length < disk || disk < length {
+        let has = facts.length;
+        return bad(format!(
+            "changes of a disk of {length} bytes need the disk before them, the target has {has} bytes"
+        ));
+    }
+    if tail_start(disk) <= HELD {
+        return bad(format!("a disk of {disk} bytes is all held until it is whole: it is imported anew, not changed"));
+    }
+    Ok(())
+}
+
 /// Takes over the journal that is there, or begins one. Answers also whether what is not written reads as zeros.
 fn open_journal(target: &Arc<dyn Target>, key: &Key, o: &Options) -> Result<(Option<Journal>, Past, bool)> {
     let facts = target.facts();
@@ -396,9 +448,9 @@ fn open_journal(target: &Arc<dyn Target>, key: &Key, o: &Options) -> Result<(Opt
             _ => {}
         }
     }
-    prepare(&**target, disk, o.preallocate)?;
+    prepare(&**target, disk.or(o.source_length.filter(|_| o.onto)), o)?;
     let journal = Journal::begin(journal_store(target, length), key, &o.identity)?;
-    Ok((Some(journal), Past::None, file))
+    Ok((Some(journal), Past::None, file && !o.onto))
 }
 
 /// Bytes that earlier runs dealt with. A raw image goes on behind them; other formats tell all their zeros again.

@@ -8,7 +8,7 @@ use crate::error::{Code, Error, Result, Stage};
 use crate::formats::{Disk, Format, Wants};
 
 /// Passes bytes through. Pieces may have gaps between them: what lies there is on the target already, or, where the
-/// source told its extents, zeros.
+/// extents are those of the source's data, zeros.
 pub struct Raw {
     /// Length of the image in bytes, where it is known.
     length: Option<u64>,
@@ -19,8 +19,10 @@ pub struct Raw {
     asked_rest: bool,
     /// End of what was taken.
     position: u64,
-    /// Where the source can have data, ascending and disjoint; all else is zeros. None: anywhere.
+    /// Where the source is read, ascending and disjoint. None: anywhere.
     extents: Option<Vec<Range<u64>>>,
+    /// What the extents leave out stays as it is on the target; else it is zeros.
+    onto: bool,
     /// Of what was asked for by extents, what has not come yet.
     missing: VecDeque<Range<u64>>,
 }
@@ -28,12 +30,23 @@ pub struct Raw {
 impl Raw {
     pub fn new(length: Option<u64>, start: u64, held: &[Range<u64>]) -> Self {
         let held = held.iter().map(|r| r.start..r.end.min(start)).filter(|r| r.start < r.end).collect();
-        Self { length, start, held, asked_rest: false, position: 0, extents: None, missing: VecDeque::new() }
+        Self {
+            length,
+            start,
+            held,
+            asked_rest: false,
+            position: 0,
+            extents: None,
+            onto: false,
+            missing: VecDeque::new(),
+        }
     }
 
-    /// Only `extents` of the source are read, by ranges: ascending and disjoint. Needs its length.
-    pub fn by_extents(mut self, extents: Vec<Range<u64>>) -> Self {
+    /// Only `extents` of the source are read, by ranges: ascending and disjoint. Needs its length. What they leave out is
+    /// zeros or, with `onto`, stays as it is on the target.
+    pub fn by_extents(mut self, extents: Vec<Range<u64>>, onto: bool) -> Self {
         self.extents = Some(extents);
+        self.onto = onto;
         self
     }
 
@@ -96,7 +109,7 @@ impl Format for Raw {
                 }
                 self.missing.pop_front();
             }
-            if self.asked_rest && offset > self.position {
+            if self.asked_rest && !self.onto && offset > self.position {
                 disk.zero(self.position, offset - self.position)?;
             }
         }
@@ -110,7 +123,9 @@ impl Format for Raw {
         if let (Some(_), Some(length), true) = (&self.extents, length, self.asked_rest)
             && self.position < length
         {
-            disk.zero(self.position, length - self.position)?;
+            if !self.onto {
+                disk.zero(self.position, length - self.position)?;
+            }
             self.position = length;
         }
         match length {

@@ -144,10 +144,11 @@ impl FileTarget {
     }
 
     fn length_now(&self, file: &Descriptors) -> Result<u64> {
-        let metadata = file.file().metadata();
-        metadata
-            .map(|metadata| metadata.len())
-            .map_err(|cause| Error::target(format!("cannot look at {}", self.path.display()), &cause))
+        // Not by the standard library, whose statx(2) is among the calls that a thread which reads images has given up.
+        let found = rustix::fs::fstat(file.fd());
+        found
+            .map(|found| found.st_size as u64)
+            .map_err(|cause| Error::target(format!("cannot look at {}", self.path.display()), &cause.into()))
     }
 
     /// Zeros whole blocks by a call; false when the file system has none for it.

@@ -146,8 +146,8 @@ pub fn bridge(head: &[u8]) -> Option<Bridge> {
 
 fn refuse_others(bytes: &[u8]) -> Result<()> {
     if bytes.starts_with(DESCRIPTOR) {
-        let message = "this is only the descriptor of a VMDK, which names other files: they are not followed; give each of \
-                       them with --extent FILE, and --scratch DIRECTORY with room, or make one file of all first: \
+        let message = "this is only the descriptor of a VMDK, which names other files: give --scratch DIRECTORY with room, \
+                       and each of them with --extent FILE unless it lies beside it in the same archive; or make one of all: \
                        `qemu-img convert -O vmdk -o subformat=streamOptimized DESCRIPTOR NEW`";
         return Err(Error::new(Code::Unsafe, Stage::Format, message));
     }
