@@ -18,6 +18,8 @@ const ALLOWED = {
   ...Object.fromEntries(
     ['cli', 'importer', 'uploader', 'cloner', 'store'].map((part) => [part, ['dataplane', 'oci', 'pki']]),
   ),
+  uploader: ['dataplane', 'store', 'pki'],
+  cli: ['dataplane', 'oci', 'store', 'uploader'],
 };
 /** Controllers decide and pods carry: no file is opened and no native code loaded in these. */
 const WITHOUT_FILES = ['controller', 'kube', 'api'];

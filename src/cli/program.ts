@@ -3,6 +3,7 @@ import { defineDemo } from './commands/demo.ts';
 import { defineForget } from './commands/forget.ts';
 import { defineImport } from './commands/import.ts';
 import { defineInspect } from './commands/inspect.ts';
+import { defineServe } from './commands/serve.ts';
 import { defineVerify } from './commands/verify.ts';
 import { version } from './root.ts';
 
@@ -11,6 +12,7 @@ Examples:
   diskferry import https://example.org/ubuntu.qcow2.xz disk.img
   diskferry import http://example.org/disk.raw.gz /dev/vdb --digest sha256:…
   diskferry inspect https://example.org/disk.qcow2
+  diskferry serve --data /srv/disks --open
   diskferry demo
 
 Exit codes: 0 done, 2 the command line is wrong, 10 to 25 by what went wrong,
@@ -26,7 +28,8 @@ export function buildProgram(): Command {
     .helpOption('-h, --help', 'print this help')
     .helpCommand('help [command]', 'print the help of a command')
     .addHelpText('after', OVERVIEW);
-  for (const define of [defineImport, defineInspect, defineVerify, defineForget, defineDemo]) define(program);
+  for (const define of [defineImport, defineInspect, defineVerify, defineForget, defineServe, defineDemo])
+    define(program);
   for (const command of [program, ...program.commands]) {
     command
       .exitOverride()

@@ -2,8 +2,8 @@ import { received } from './memory.ts';
 
 /** Bytes that one batch holds when the source is fast: one await a chunk would cost a third of the speed. */
 export const BATCH = 512 * 1024;
-/** Bytes at which the producer is asked to pause: one batch being handed over and one being gathered. */
-const FULL = 2 * BATCH;
+/** One batch being handed over and one being gathered. */
+export const FULL = 2 * BATCH;
 /** Milliseconds after which a smaller batch is handed over, so that a slow source is seen to move. */
 const LINGER = 20;
 
@@ -25,6 +25,8 @@ export class Batcher {
   #error: { readonly reason: unknown } | undefined;
   #waiter: Waiter | undefined;
   #timer: NodeJS.Timeout | undefined;
+  /** Bytes at which the producer is asked to pause. */
+  full = FULL;
 
   constructor(resume: () => void) {
     this.#resume = resume;
@@ -36,10 +38,10 @@ export class Batcher {
     this.#chunks.push(chunk);
     this.#bytes += chunk.length;
     if (this.#waiter) {
-      if (this.#bytes >= BATCH) this.#deliver();
+      if (this.#bytes >= Math.min(BATCH, this.full)) this.#deliver();
       else this.#timer ??= setTimeout(() => this.#deliver(), LINGER);
     }
-    this.#paused = this.#bytes >= FULL;
+    this.#paused = this.#bytes >= this.full;
     return !this.#paused;
   }
 
@@ -59,7 +61,7 @@ export class Batcher {
   next(): Promise<readonly Uint8Array[] | undefined> {
     return new Promise((resolve, reject) => {
       this.#waiter = { resolve, reject };
-      if (this.#bytes >= BATCH || this.#ended || this.#error) this.#deliver();
+      if (this.#bytes >= Math.min(BATCH, this.full) || this.#ended || this.#error) this.#deliver();
       else if (this.#bytes > 0) this.#timer ??= setTimeout(() => this.#deliver(), LINGER);
     });
   }

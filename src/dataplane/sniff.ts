@@ -1,5 +1,5 @@
 import { FerryError } from './errors.ts';
-import type { HeadSource } from './filters/head.ts';
+import { HEAD, type HeadSource } from './filters/head.ts';
 import { fromEngine, type Limits, native, type Probe, type Sniffed, type Told } from './native.ts';
 import type { SourceFacts, SourceOptions } from './source.ts';
 
@@ -28,13 +28,22 @@ export interface Found {
   readonly probe?: Probe;
 }
 
+/**
+ * Bytes that say enough of most images. Of a source that can be read once no more is taken at first: who sends it should not
+ * send much of what is then refused.
+ */
+const FIRST = 64 * 1024;
+
 /** What the head of a source says; more of it is looked at where its format wants that. */
 export async function look(source: HeadSource, limits: Limits, told: Told, signal: AbortSignal): Promise<Found> {
-  let head = await source.head(signal);
+  let head = await source.head(signal, source.facts.ranges ? HEAD : FIRST);
   for (;;) {
     const sniffed = native().sniff(head, source.facts.length, limits, told);
-    if ((sniffed.wanted ?? 0) <= head.length) return { head, sniffed };
-    const more = await source.head(signal, sniffed.wanted);
+    // A block of a codec may be longer than what was looked at, and the disk in an archive lie behind it.
+    const little = head.length < HEAD && sniffed.codecs.length > 0 && (sniffed.format === 'raw' || sniffed.unseen);
+    const wanted = Math.max(sniffed.wanted ?? 0, little ? HEAD : 0);
+    if (wanted <= head.length) return { head, sniffed };
+    const more = await source.head(signal, wanted);
     // The source has no more: what is wanted is refused as it is.
     const ended = more.length === head.length;
     head = more;

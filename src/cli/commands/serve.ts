@@ -1,0 +1,172 @@
+import { readFile, stat } from 'node:fs/promises';
+import { isIP } from 'node:net';
+import { type Command, Option } from 'commander';
+import type { Log } from '../../dataplane/context.ts';
+import { FerryError } from '../../dataplane/errors.ts';
+import { count, rate, seconds, size } from '../values.ts';
+
+interface ServeFlags {
+  readonly data: string;
+  readonly listen: string;
+  readonly secretFile?: string;
+  readonly open?: boolean;
+  readonly transfers: number;
+  readonly rate?: number;
+  readonly memory?: number;
+  readonly allowAddress?: readonly string[];
+  readonly stall: number;
+  readonly expiry: number;
+  readonly verbose?: boolean;
+}
+
+const EXAMPLES = `
+Volumes are files in the directory, NAME.img each, all of them whole and
+verified: what is on its way comes over when it is.
+
+Examples:
+  diskferry serve --data /srv/disks --open
+  curl -T ubuntu.qcow2 http://127.0.0.1:8090/volumes/ubuntu
+  curl -X PUT 'http://127.0.0.1:8090/volumes/data?size=20Gi'
+  curl -d '{"url":"https://example.org/disk.qcow2.xz"}' http://127.0.0.1:8090/volumes/web/import
+  curl http://127.0.0.1:8090/volumes
+
+For everybody else than this machine:
+  openssl rand -hex 16 > secret && chmod 600 secret
+  diskferry serve --data /srv/disks --listen 0.0.0.0:8090 --secret-file secret
+  curl -u :"$(cat secret)" -T disk.img http://host:8090/volumes/disk`;
+
+/** Most transfers at once that can be asked for. */
+const MOST_TRANSFERS = 64;
+/** Shorter secrets are guessed. */
+const SHORTEST_SECRET = 16;
+
+export function defineServe(program: Command): void {
+  program
+    .command('serve')
+    .summary('keep a directory of volumes, and take uploads into it')
+    .description(
+      'Serves a directory of disks over HTTP: uploads with curl, tus clients or a browser,\nimports from addresses, downloads.',
+    )
+    .requiredOption('--data <directory>', 'directory of the volumes; made where it does not exist')
+    .option('--listen <address>', 'address and port to listen on', '127.0.0.1:8090')
+    .option('--secret-file <file>', 'its first line is what every request must bring, as token or password')
+    .option('--open', 'no secret, for everybody on this machine; on a loopback address only')
+    .addOption(
+      new Option('--transfers <n>', 'transfers at once; more wait').argParser(count(MOST_TRANSFERS)).default(8),
+    )
+    .addOption(new Option('--rate <rate>', 'fetch each import at most at this, such as 50MB/s').argParser(rate))
+    .addOption(
+      new Option(
+        '--memory <size>',
+        'allow the decoders of one transfer as much as of a process of this size',
+      ).argParser(size),
+    )
+    .addOption(
+      new Option(
+        '--allow-address <network>',
+        'import from this network too, such as 127.0.0.0/8; may be given again',
+      ).argParser((network: string, before: readonly string[] = []) => [...before, network]),
+    )
+    .addOption(
+      new Option('--stall <seconds>', 'silence after which a sender is given up')
+        .argParser(seconds)
+        .default(60_000, '60'),
+    )
+    .addOption(
+      new Option('--expiry <seconds>', 'after which an unfinished upload that nobody goes on with is dropped')
+        .argParser(seconds)
+        .default(86_400_000, '86400'),
+    )
+    .option('-v, --verbose', 'say more on standard error')
+    .addHelpText('after', EXAMPLES)
+    .action(serve);
+}
+
+async function serve(flags: ServeFlags): Promise<void> {
+  const { host, port } = place(flags.listen);
+  const access = flags.open ? 'open' : { secret: await secretOf(flags.secretFile) };
+  if (access === 'open' && !isLoopback(host)) {
+    throw usage(`--open is for loopback addresses: ${host} can be reached by others, give --secret-file`);
+  }
+  const [{ Guard }, { Store }, { buildServer }, { listenForStop }, { version }] = await Promise.all([
+    import('../../dataplane/guard.ts'),
+    import('../../store/store.ts'),
+    import('../../uploader/server.ts'),
+    import('../stop.ts'),
+    import('../root.ts'),
+  ]);
+  const stop = listenForStop();
+  const log = logOf(flags.verbose === true);
+  const remedy = 'if it is meant, start the server with --allow-address';
+  await using store = await Store.open(flags.data, log);
+  const app = await buildServer({
+    store,
+    access,
+    log,
+    transfers: flags.transfers,
+    ...(flags.rate === undefined ? {} : { rate: flags.rate }),
+    ...(flags.memory === undefined ? {} : { memory: flags.memory }),
+    guard: new Guard([], flags.allowAddress ?? [], remedy),
+    stall: flags.stall,
+    expiry: flags.expiry,
+    version: version(),
+  });
+  try {
+    const url = await app.listen({ host, port }).catch((thrown: NodeJS.ErrnoException) => {
+      throw new FerryError(`cannot listen on ${flags.listen}: ${thrown.message}`, {
+        code: thrown.code === 'EADDRINUSE' ? 'BUSY' : 'DENIED',
+        stage: 'plan',
+        cause: thrown,
+      });
+    });
+    process.stdout.write(`diskferry serves ${store.directory} at ${url}\n`);
+    await new Promise<void>((resolve) => {
+      if (stop.signal.aborted) resolve();
+      stop.signal.addEventListener('abort', () => resolve(), { once: true });
+    });
+  } finally {
+    await app.close();
+  }
+}
+
+function place(text: string): { host: string; port: number } {
+  const [, bracketed, plain, port = ''] = /^(?:\[([^\]]+)\]|([^:]*)):(\d{1,5})$/.exec(text) ?? [];
+  const host = bracketed ?? plain ?? '';
+  if (host === '' || Number(port) > 65_535) throw usage(`'${text}' is no address: write 127.0.0.1:8090 or [::1]:8090`);
+  return { host, port: Number(port) };
+}
+
+function isLoopback(host: string): boolean {
+  return host === 'localhost' || host === '::1' || (isIP(host) === 4 && host.startsWith('127.'));
+}
+
+async function secretOf(file: string | undefined): Promise<string> {
+  if (file === undefined) {
+    throw usage('give --secret-file with what every request must bring, or --open for everybody on this machine');
+  }
+  const { mode } = await stat(file).catch((thrown: Error) => {
+    throw usage(`${file} cannot be read: ${thrown.message}`);
+  });
+  if ((mode & 0o077) !== 0) throw usage(`others can read ${file}: run \`chmod 600 ${file}\``);
+  const [secret = ''] = (await readFile(file, 'utf8')).split(/\r?\n/, 1);
+  if (secret.length < SHORTEST_SECRET) {
+    throw usage(
+      `the first line of ${file} has less than ${SHORTEST_SECRET} characters: \`openssl rand -hex 16 > ${file}\``,
+    );
+  }
+  return secret;
+}
+
+function logOf(verbose: boolean): Log {
+  const line = (message: string, fields: Readonly<Record<string, unknown>> = {}): void => {
+    const details = Object.entries(fields).map(
+      ([key, value]) => `${key}=${typeof value === 'string' ? value : JSON.stringify(value)}`,
+    );
+    process.stderr.write(`${new Date().toISOString()} ${[message, ...details].join(' ')}\n`);
+  };
+  return { info: (message, fields) => verbose && line(message, fields), warn: line };
+}
+
+function usage(message: string): FerryError {
+  return new FerryError(message, { code: 'BAD_SPEC', stage: 'plan' });
+}

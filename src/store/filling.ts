@@ -1,0 +1,94 @@
+import type { Log } from '../dataplane/context.ts';
+import { asFerryError, FerryError } from '../dataplane/errors.ts';
+import { type Snapshot, type TransferOptions, type TransferReport, transfer } from '../dataplane/transfer.ts';
+import type { Progress, Volume } from './volume.ts';
+
+interface Ends {
+  readonly publish: (report: TransferReport) => Promise<void>;
+  readonly failed: (error: FerryError) => void;
+  readonly over: () => void;
+}
+
+/** A volume that a disk is on its way into; nobody else can fill it meanwhile. */
+export class Filling {
+  readonly name: string;
+  /** File that it is put into until it is whole. */
+  readonly path: string;
+  /** Bytes that the disk is to have, of a volume that was made blank. */
+  readonly size: number | undefined;
+  readonly #ends: Ends;
+  readonly #stop = new AbortController();
+  #seen: Snapshot | undefined;
+  #running: Promise<TransferReport> | undefined;
+  /** Who wants to know how far it is. */
+  watch: (snapshot: Snapshot) => void = () => undefined;
+
+  constructor(name: string, path: string, size: number | undefined, ends: Ends) {
+    this.name = name;
+    this.path = path;
+    this.size = size;
+    this.#ends = ends;
+  }
+
+  get volume(): Volume {
+    return { name: this.name, state: 'receiving', ...this.#sized(), progress: progressOf(this.#seen) };
+  }
+
+  #sized(): { size?: number } {
+    const size = this.size ?? this.#seen?.disk.length;
+    return size === undefined ? {} : { size };
+  }
+
+  /** Carries the disk, and puts the volume in its place when it is whole and verified. To be called once. */
+  carry(options: Omit<TransferOptions, 'target'>, log: Log): Promise<TransferReport> {
+    this.#running = this.#carry({ ...options, target: this.path }, log);
+    this.#running.catch(() => undefined); // told to who asked
+    return this.#running;
+  }
+
+  async #carry(options: TransferOptions, log: Log): Promise<TransferReport> {
+    const size = options.size ?? this.size;
+    const seen = (snapshot: Snapshot): void => {
+      this.#seen = snapshot;
+      this.watch(snapshot);
+    };
+    try {
+      const report = await transfer(
+        { ...options, ...(size === undefined ? {} : { size }) },
+        this.#stop.signal,
+        seen,
+        log,
+      );
+      await this.#ends.publish(report);
+      return report;
+    } catch (thrown) {
+      this.#ends.failed(asFerryError(thrown, 'target'));
+      throw thrown;
+    } finally {
+      this.#ends.over();
+    }
+  }
+
+  /** Nothing was carried, and nothing will be. */
+  release(): void {
+    if (!this.#running) this.#ends.over();
+  }
+
+  /** Ends the transfer, and waits until it has. */
+  async stop(why: string): Promise<void> {
+    this.#stop.abort(new FerryError(why, { code: 'ABORTED', stage: 'source' }));
+    this.release();
+    await this.#running?.catch(() => undefined);
+  }
+}
+
+function progressOf(seen: Snapshot | undefined): Progress {
+  const { source, rate = 0, secondsLeft, phase = 'opening' } = seen ?? {};
+  return {
+    bytes: source?.bytes ?? 0,
+    ...(source?.length === undefined ? {} : { length: source.length }),
+    rate,
+    ...(secondsLeft === undefined ? {} : { secondsLeft }),
+    phase,
+  };
+}

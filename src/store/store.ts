@@ -1,0 +1,218 @@
+import { mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises';
+import { join, resolve } from 'node:path';
+import type { Log } from '../dataplane/context.ts';
+import { asFerryError, FerryError } from '../dataplane/errors.ts';
+import { hostKey } from '../dataplane/hostkey.ts';
+import { parseIdentity } from '../dataplane/identity.ts';
+import { inspectTarget } from '../dataplane/inspect.ts';
+import { type NativeTarget, native } from '../dataplane/native.ts';
+import type { TransferReport } from '../dataplane/transfer.ts';
+import { Filling } from './filling.ts';
+import { type Failure, type Volume, volumeName } from './volume.ts';
+
+const SUFFIX = '.img';
+/** What is ours and no volume. */
+const OWN = '.diskferry';
+
+/**
+ * A directory of disks, `NAME.img` each, all of them whole and verified: what is on its way lies in a directory of its own,
+ * and comes over by a rename. Nothing else is kept: a volume says by itself what it is (its mark, docs/journal.md). One
+ * process at a time has it.
+ */
+export class Store implements AsyncDisposable {
+  readonly #directory: string;
+  readonly #own: NativeTarget;
+  readonly #log: Log;
+  /** Volumes that something is done with. */
+  readonly #fillings = new Map<string, Filling>();
+  readonly #held = new Set<string>();
+  readonly #failures = new Map<string, Failure>();
+
+  private constructor(directory: string, own: NativeTarget, log: Log) {
+    this.#directory = directory;
+    this.#own = own;
+    this.#log = log;
+  }
+
+  /** Makes the directory where it does not exist. BUSY when another process has it. */
+  static async open(directory: string, log: Log): Promise<Store> {
+    const at = resolve(directory);
+    await mkdir(join(at, OWN, 'incoming'), { recursive: true });
+    const lock = join(at, OWN, 'lock');
+    await (await open(lock, 'a')).close();
+    const key = await hostKey(join(at, OWN));
+    const own = await native()
+      .openTarget({ path: lock, key })
+      .catch((thrown: unknown) => {
+        throw new FerryError(`${at} is served by another process already`, {
+          code: 'BUSY',
+          stage: 'target',
+          cause: thrown,
+        });
+      });
+    return new Store(at, own, log);
+  }
+
+  get directory(): string {
+    return this.#directory;
+  }
+
+  /** Where the key is that authenticates journals. */
+  get stateDirectory(): string {
+    return join(this.#directory, OWN);
+  }
+
+  /** The file of a volume, which may not exist. */
+  path(name: string): string {
+    return join(this.#directory, volumeName(name) + SUFFIX);
+  }
+
+  #incoming(name: string): string {
+    return join(this.#directory, OWN, 'incoming', name + SUFFIX);
+  }
+
+  async list(): Promise<Volume[]> {
+    const found = await readdir(this.#directory, { withFileTypes: true });
+    const coming = await readdir(join(this.#directory, OWN, 'incoming'));
+    const files = found.filter((one) => one.isFile() && one.name.endsWith(SUFFIX)).map((one) => one.name);
+    const names = new Set([...files, ...coming].map((file) => file.slice(0, -SUFFIX.length)));
+    for (const name of [...this.#fillings.keys(), ...this.#failures.keys()]) names.add(name);
+    const volumes = await Promise.all([...names].sort().map((name) => this.#look(name)));
+    return volumes.filter((volume) => volume !== undefined);
+  }
+
+  /** NOT_FOUND when there is none. */
+  async show(name: string): Promise<Volume> {
+    const volume = await this.#look(volumeName(name));
+    if (volume) return volume;
+    throw missing(name);
+  }
+
+  async #look(name: string): Promise<Volume | undefined> {
+    const filling = this.#fillings.get(name);
+    if (filling) return filling.volume;
+    const last = this.#failures.get(name);
+    const failure = last === undefined ? {} : { failure: last };
+    const whole = await this.#inspect(name, this.path(name));
+    if (whole) return { ...whole, ...failure };
+    const coming = await this.#inspect(name, this.#incoming(name));
+    if (coming) return { ...coming, state: 'unfinished', ...failure };
+    return last && { name, state: 'failed', failure: last };
+  }
+
+  async #inspect(name: string, path: string): Promise<Volume | undefined> {
+    const found = await stat(path).catch(() => undefined);
+    if (!found) return undefined;
+    // stat(2): st_blocks counts units of 512 bytes whatever the file system's block is.
+    const facts = { name, size: found.size, allocated: found.blocks * 512, changed: found.mtime.toISOString() };
+    try {
+      const { recovered } = await inspectTarget(path, this.stateDirectory);
+      if (recovered.kind !== 'finished') return { ...facts, state: 'ready' };
+      const source = parseIdentity(recovered.identity)?.name;
+      const { diskDigest } = recovered;
+      const state = source?.startsWith('blank:') ? 'blank' : 'ready';
+      return { ...facts, state, diskDigest, ...(source === undefined ? {} : { source }) };
+    } catch (thrown) {
+      if (asFerryError(thrown, 'target').code !== 'BUSY') throw thrown;
+      return { ...facts, state: 'busy' };
+    }
+  }
+
+  /**
+   * Claims a volume to be filled: one that does not exist, a blank one, or any other with `replace`, which stays what it is
+   * until the new disk is whole. BUSY while another transfer or program has it, CHANGED where it holds a disk.
+   */
+  async fill(name: string, replace: boolean): Promise<Filling> {
+    volumeName(name);
+    if (this.#fillings.has(name) || this.#held.has(name)) {
+      throw new FerryError(`another transfer into ${name} is under way`, { code: 'BUSY', stage: 'target' });
+    }
+    this.#held.add(name);
+    try {
+      const before = await this.#inspect(name, this.path(name));
+      if (before?.state === 'busy') {
+        throw new FerryError(`${name} is in use by another program`, { code: 'BUSY', stage: 'target' });
+      }
+      if (before && before.state !== 'blank' && !replace) {
+        throw new FerryError(
+          `${name} holds a disk already: delete it, or add ?replace=true to put another in its place`,
+          {
+            code: 'CHANGED',
+            stage: 'target',
+          },
+        );
+      }
+      const filling = new Filling(name, this.#incoming(name), before?.state === 'blank' ? before.size : undefined, {
+        publish: (report) => this.#publish(name, report),
+        over: () => this.#fillings.delete(name),
+        failed: ({ code, message }) => {
+          this.#failures.set(name, { code, message, at: new Date().toISOString() });
+          this.#log.warn(`nothing came into ${name}: ${message}`, { code });
+        },
+      });
+      this.#fillings.set(name, filling);
+      this.#failures.delete(name);
+      return filling;
+    } finally {
+      this.#held.delete(name);
+    }
+  }
+
+  async #publish(name: string, { diskDigest, virtualSize }: TransferReport): Promise<void> {
+    await rename(this.#incoming(name), this.path(name));
+    await this.#settle();
+    this.#log.info(`${name} is whole`, { diskDigest, virtualSize });
+  }
+
+  /** NOT_FOUND, BUSY. What is on its way into it is stopped and goes too. */
+  async remove(name: string): Promise<void> {
+    const volume = await this.show(name);
+    const filling = this.#fillings.get(name);
+    this.#failures.delete(name);
+    if (filling) {
+      await filling.stop(`${name} was deleted`);
+      await rm(this.#incoming(name), { force: true });
+      if (!(await this.#inspect(name, this.path(name)))) return;
+    }
+    if (volume.state === 'busy') {
+      throw new FerryError(`${name} is in use by another program`, { code: 'BUSY', stage: 'target' });
+    }
+    await rm(this.path(name), { force: true });
+    await rm(this.#incoming(name), { force: true });
+    await this.#settle();
+  }
+
+  /** NOT_FOUND, BUSY while something has it, CHANGED where the other name is taken. */
+  async rename(name: string, other: string): Promise<Volume> {
+    const volume = await this.show(name);
+    const to = this.path(other);
+    if (volume.state !== 'ready' && volume.state !== 'blank') {
+      throw new FerryError(`${name} is ${volume.state}: it can be renamed when it is whole`, {
+        code: 'BUSY',
+        stage: 'target',
+      });
+    }
+    if (this.#held.has(other) || (await this.#look(other))) {
+      throw new FerryError(`there is a volume ${other} already`, { code: 'CHANGED', stage: 'target' });
+    }
+    await rename(this.path(name), to);
+    await this.#settle();
+    return this.show(other);
+  }
+
+  /** Entries of a directory have a flush of their own (fsync(2)). */
+  async #settle(): Promise<void> {
+    await using directory = await open(this.#directory, 'r');
+    await directory.sync();
+  }
+
+  /** Stops what is under way. What can go on stays for that. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await Promise.all([...this.#fillings.values()].map((filling) => filling.stop('the server was stopped')));
+    await this.#own.close();
+  }
+}
+
+function missing(name: string): FerryError {
+  return new FerryError(`there is no volume ${name}`, { code: 'NOT_FOUND', stage: 'target' });
+}

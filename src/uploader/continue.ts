@@ -1,0 +1,19 @@
+import type { IncomingMessage, RequestListener, Server, ServerResponse } from 'node:http';
+
+const waiting = new WeakSet<IncomingMessage>();
+
+/**
+ * Hands requests with `Expect: 100-continue` on like all others, but for the answer that they wait for: Node would give it
+ * before anybody has looked at them, and the body would be sent whatever comes of it (RFC 9110 section 10.1.1).
+ */
+export function holdBack(server: Server, handler: RequestListener): void {
+  server.on('checkContinue', (request, response) => {
+    waiting.add(request);
+    handler(request, response);
+  });
+}
+
+/** The body may be sent. */
+export function letSend(request: IncomingMessage, response: ServerResponse): void {
+  if (waiting.delete(request)) response.writeContinue();
+}

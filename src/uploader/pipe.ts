@@ -1,0 +1,121 @@
+import type { Readable } from 'node:stream';
+import { Batcher, FULL } from '../dataplane/batch.ts';
+import { FerryError } from '../dataplane/errors.ts';
+import type { ByteStream, Source, SourceFacts } from '../dataplane/source.ts';
+
+/** Bytes after which a sender waits until it is known that the image can be taken: each chunk is looked at alone. */
+const CAUTIOUS = 1;
+
+/**
+ * What somebody sends, as a source: in order and once, by one body or several, one after the other. Its sender is held back
+ * where the disk is slower.
+ */
+export class Pipe implements Source {
+  readonly name: string;
+  readonly facts: SourceFacts;
+  readonly details = { resumable: 'by who sends it' };
+  readonly #batcher = new Batcher(() => this.#body?.resume());
+  readonly #length: number | undefined;
+  #body: Readable | undefined;
+  #taken = 0;
+
+  /** `length` in bytes of all that will be sent, where it is known. */
+  constructor(name: string, length: number | undefined) {
+    this.name = name;
+    this.#length = length;
+    this.facts = { ranges: false, ...(length === undefined ? {} : { length }) };
+    this.#batcher.full = CAUTIOUS;
+  }
+
+  /** Bytes that were taken of all bodies. */
+  get taken(): number {
+    return this.#taken;
+  }
+
+  /** The image can be taken: its sender may send at full speed. */
+  admit(): void {
+    this.#batcher.full = FULL;
+  }
+
+  /**
+   * Takes a body to its end; answers whether it ended as it should, and not because its sender went. STALLED after `stall`
+   * milliseconds of silence. Nothing is taken beyond the length that was told: BAD_SPEC.
+   */
+  take(body: Readable, stall: number, signal: AbortSignal): Promise<boolean> {
+    this.#body = body;
+    return new Promise((resolve, reject) => {
+      let last = performance.now();
+      const silence = setInterval(() => {
+        // Who is held back is not silent.
+        if (body.isPaused()) last = performance.now();
+        if (performance.now() - last > stall) over(() => reject(silent(stall)));
+      }, stall / 4);
+      silence.unref();
+      const over = (settle: () => void): void => {
+        body.off('data', onData).off('end', onEnd).off('close', onClose);
+        signal.removeEventListener('abort', onAbort);
+        clearInterval(silence);
+        body.pause();
+        this.#body = undefined;
+        settle();
+      };
+      const onData = (chunk: Uint8Array): void => {
+        last = performance.now();
+        if (this.#length !== undefined && this.#taken + chunk.length > this.#length) {
+          const message = `more than the ${this.#length} bytes that were announced were sent`;
+          over(() => reject(new FerryError(message, { code: 'BAD_SPEC', stage: 'source' })));
+          return;
+        }
+        this.#taken += chunk.length;
+        if (!this.#batcher.push(chunk)) body.pause();
+      };
+      const onEnd = (): void => over(() => resolve(true));
+      const onClose = (): void => over(() => resolve(false));
+      const onAbort = (): void => over(() => reject(signal.reason as Error));
+      // The close that follows says all that there is to say.
+      body.on('error', () => undefined);
+      if (signal.aborted) return onAbort();
+      signal.addEventListener('abort', onAbort, { once: true });
+      body.on('data', onData).on('end', onEnd).on('close', onClose);
+    });
+  }
+
+  /** All was sent. */
+  end(): void {
+    if (this.#length !== undefined && this.#taken < this.#length) {
+      const message = `of ${this.#length} bytes that were announced ${this.#taken} came`;
+      this.fail(new FerryError(message, { code: 'TRUNCATED', stage: 'source' }));
+    } else this.#batcher.end();
+  }
+
+  /** Nobody will send the rest. */
+  fail(reason: FerryError): void {
+    this.#batcher.fail(reason);
+  }
+
+  async *read({ from, to }: { from: number; to?: number }, signal: AbortSignal): ByteStream {
+    if (from > 0 || to !== undefined) {
+      throw new FerryError('what is sent can be read once, in order', { code: 'UNSUPPORTED', stage: 'source' });
+    }
+    const abort = (): void => this.#batcher.fail(signal.reason);
+    signal.addEventListener('abort', abort, { once: true });
+    try {
+      for (;;) {
+        signal.throwIfAborted();
+        const batch = await this.#batcher.next();
+        if (!batch) return;
+        yield batch;
+      }
+    } finally {
+      signal.removeEventListener('abort', abort);
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#batcher.clear();
+  }
+}
+
+function silent(stall: number): FerryError {
+  return new FerryError(`nothing was sent for ${Math.round(stall / 1000)} s`, { code: 'STALLED', stage: 'source' });
+}
