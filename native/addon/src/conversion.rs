@@ -41,6 +41,8 @@ pub struct ConversionInit {
     pub digest: Option<String>,
     pub disk_digest: Option<String>,
     pub spill_directory: Option<String>,
+    /// A file for what must be remembered of a source that cannot be read again.
+    pub kept: Option<String>,
     pub failpoint: Option<String>,
     pub limits: LimitsInit,
 }
@@ -139,6 +141,7 @@ pub fn start_conversion(
         extents: init.extents.map(|pairs| extents(&pairs)).transpose()?,
         onto: init.onto,
         whole_source: init.whole_source,
+        kept: init.kept.map(|path| conversion::Keeping { path: PathBuf::from(path), head: init.head.to_vec() }),
         resume: init.resume,
         size,
         preallocate: init.preallocate,

@@ -41,6 +41,7 @@ fn options(after: &[u8], changed: Vec<Range<u64>>) -> Options {
         seekable: true,
         extents: Some(changed),
         onto: true,
+        kept: None,
         whole_source: false,
         resume: false,
         size: None,

@@ -86,6 +86,7 @@ fn options(file: &[u8], way: Way) -> Options {
         seekable: true,
         extents: None,
         onto: false,
+        kept: None,
         whole_source: true,
         resume: false,
         size: None,

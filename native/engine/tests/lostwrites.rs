@@ -144,6 +144,7 @@ fn options(source: &[u8], resume: bool) -> Options {
         seekable: true,
         extents: None,
         onto: false,
+        kept: None,
         whole_source: true,
         resume,
         size: None,

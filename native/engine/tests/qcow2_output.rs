@@ -58,6 +58,7 @@ fn carry(source: &[u8], path: &Path, spec: Spec, size: Option<u64>, stop: Option
         seekable: false,
         extents: None,
         onto: false,
+        kept: None,
         whole_source: true,
         resume: false,
         size,

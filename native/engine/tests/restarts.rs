@@ -54,6 +54,7 @@ fn run(path: &Path, source: &[u8], resume: bool, budget: Option<usize>, pauses: 
         seekable: true,
         extents: None,
         onto: false,
+        kept: None,
         whole_source: true,
         resume,
         size: None,

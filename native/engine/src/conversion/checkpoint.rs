@@ -12,6 +12,7 @@ use crate::error::Result;
 use crate::journal::{Checkpoint, Journal};
 
 use super::Way;
+use super::kept::Kept;
 use super::shared::{Counters, Shared};
 use super::worker::Sinkhole;
 
@@ -82,6 +83,8 @@ impl Durable {
 }
 
 pub struct Checkpointer {
+    /// Flushed before a checkpoint that relies on it.
+    pub kept: Option<Kept>,
     pub notes: Receiver<Note>,
     pub to: Arc<Sinkhole>,
     /// Guards the journal; only this thread writes checkpoints, `finish` takes it at the end.
@@ -136,6 +139,9 @@ impl Checkpointer {
         // Taken before the flush: every leaf in it was written before, so the flush makes it durable.
         let groups = self.to.digest.complete_groups(GROUPS_ROOM);
         self.to.target.flush()?;
+        if let Some(kept) = &self.kept {
+            kept.flush()?;
+        }
         let counters = &self.to.shared.counters;
         // The way may have turned since the start, and a run that goes on reads again what this one cannot vouch for.
         let way = match barrier.tables_first {

@@ -17,6 +17,7 @@ use super::barriers::Barriers;
 use super::ends::HELD;
 use super::hasher::Feed;
 use super::input::{Input, Piece, Taken};
+use super::kept::{Kept, Records};
 use super::queue::Queue;
 use super::requests::Requests;
 use super::shared::{Counters, Shared};
@@ -37,6 +38,10 @@ pub struct Decoder {
     pub restart: Option<Restart>,
     /// Only the head is wanted: everything else is on the target and verified.
     pub head_only: bool,
+    /// Where what must be remembered of the source goes.
+    pub kept: Option<Kept>,
+    /// What an earlier run remembered, and the offset of the source from which it is sent again.
+    pub go_on: Option<(Records, u64)>,
     /// Virtual size, where the format states it.
     pub image_length: Option<u64>,
     /// Length of the source, where it is known before the end.
@@ -57,6 +62,17 @@ impl Decoder {
         self.requests.finish();
         self.shared.wake();
         Ok(decoded)
+    }
+
+    /// Gives the format what an earlier run kept of the image.
+    fn recall(&mut self, mut records: Records) -> Result<()> {
+        while let Some((offset, bytes)) = records.next()? {
+            self.format.take(offset, &bytes, &mut self.queue)?;
+            let _ = self.format.keeps();
+            self.queue.settle()?;
+            self.shared.check()?;
+        }
+        Ok(())
     }
 
     fn begin_round(&self, wants: &Wants) {
@@ -82,8 +98,20 @@ impl Decoder {
     /// No compression around the image: its offsets are the source's.
     fn plain(&mut self) -> Result<Decoded> {
         let mut length = self.source_length;
+        let mut next = None;
+        if let Some((records, from)) = self.go_on.take() {
+            self.format.wants()?;
+            self.recall(records)?;
+            next = Some(Wants::Rest(from));
+            if self.head_only {
+                return Ok(Decoded { image_length: self.image_length.or(length).unwrap_or(0), source_length: length });
+            }
+        }
         loop {
-            let wants = self.format.wants()?;
+            let wants = match next.take() {
+                Some(wants) => wants,
+                None => self.format.wants()?,
+            };
             if matches!(wants, Wants::Nothing) {
                 break;
             }
@@ -96,6 +124,9 @@ impl Decoder {
                         // The digest's thread works on the same slab while the format looks at it.
                         let _ = self.feed.send(Feed::Piece(piece));
                         self.format.take(offset, &bytes, &mut self.queue)?;
+                        if let Some(kept) = &self.kept {
+                            kept.add(offset, &bytes, &self.format.keeps())?;
+                        }
                         self.queue.settle()?;
                         let end = offset + bytes.len() as u64;
                         drop(bytes);
@@ -163,6 +194,7 @@ impl Decoder {
             format: &mut *self.format,
             queue: &mut self.queue,
             barriers: &mut self.barriers,
+            kept: self.kept.as_ref().filter(|_| enough.is_none()),
             feed: &self.feed,
             shared: &self.shared,
             source: source_from,
@@ -206,6 +238,13 @@ impl Decoder {
     fn coded(&mut self) -> Result<Decoded> {
         let restart = self.restart.take();
         let mut ended = None;
+        if let Some((records, _)) = self.go_on.take() {
+            self.recall(records)?;
+            if !self.head_only {
+                ended = self.coded_pass(restart.as_ref(), None)?;
+            }
+            return self.coded_end(ended);
+        }
         let head_first = self.head_only && self.format.in_disk_order();
         if head_first || restart.as_ref().is_some_and(|r| r.decoded_offset > 0) {
             ended = self.coded_pass(None, Some(HELD))?;
@@ -213,6 +252,10 @@ impl Decoder {
         if ended.is_none() && !head_first {
             ended = self.coded_pass(restart.as_ref(), None)?;
         }
+        self.coded_end(ended)
+    }
+
+    fn coded_end(&mut self, ended: Option<(u64, u64)>) -> Result<Decoded> {
         let Some((source_length, decoded_length)) = ended else {
             return Ok(Decoded { image_length: self.image_length.unwrap_or(0), source_length: self.source_length });
         };
@@ -243,6 +286,7 @@ struct Output<'a> {
     format: &'a mut dyn Format,
     queue: &'a mut Queue,
     barriers: &'a mut Barriers,
+    kept: Option<&'a Kept>,
     feed: &'a Sender<Feed>,
     shared: &'a Shared,
     source: u64,
@@ -278,6 +322,9 @@ impl Output<'_> {
         }
         let bytes: Bytes = slab.freeze(self.slab_start, end);
         self.format.take(offset, &bytes, self.queue)?;
+        if let Some(kept) = self.kept {
+            kept.add(offset, &bytes, &self.format.keeps())?;
+        }
         self.queue.settle()?;
         drop(bytes);
         self.barrier()
@@ -294,8 +341,10 @@ impl Output<'_> {
         } else {
             whole_leaves(self.format.pinned().unwrap_or(self.at))
         };
+        // Of other images the tables would be missing, unless they are kept.
+        let restarts = raw || self.kept.is_some();
         if let Some(offered) = &self.offered
-            && raw
+            && restarts
             && offered.decoded_offset <= queued
         {
             self.usable = self.offered.take();
@@ -303,7 +352,7 @@ impl Output<'_> {
         if !self.barriers.due()? {
             return Ok(());
         }
-        let restart = if raw { self.usable.clone() } else { None };
+        let restart = if restarts { self.usable.clone() } else { None };
         let watermark = restart.as_ref().map_or(0, |r| r.source_offset);
         let tables_first = self.format.tables_first();
         self.barriers.set(self.queue, self.feed, (watermark, restart, queued), tables_first)

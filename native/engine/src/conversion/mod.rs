@@ -16,6 +16,7 @@ pub(crate) mod hasher;
 pub(crate) mod input;
 mod intake;
 mod jobs;
+mod kept;
 mod leaves;
 mod queue;
 mod requests;
@@ -59,6 +60,14 @@ impl Way {
     }
 }
 
+/// Where what must be remembered of a source is kept.
+#[derive(Clone, Debug)]
+pub struct Keeping {
+    pub path: std::path::PathBuf,
+    /// The head of the source.
+    pub head: Vec<u8>,
+}
+
 #[derive(Clone)]
 pub struct Options {
     pub sniffed: Sniffed,
@@ -79,6 +88,9 @@ pub struct Options {
     pub onto: bool,
     /// The whole source is to be read, so that its digest is known.
     pub whole_source: bool,
+    /// A file for what must be remembered of a source that cannot be read again, so that the rest of it is enough to go on:
+    /// see [`kept`].
+    pub kept: Option<Keeping>,
     /// Go on from what the journal holds.
     pub resume: bool,
     /// Exact length of the disk.

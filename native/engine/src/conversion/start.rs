@@ -21,6 +21,7 @@ use super::finish::Rest;
 use super::hasher::{Beside, Hasher};
 use super::intake::Intake;
 use super::jobs::Jobs;
+use super::kept::Kept;
 use super::leaves::Leaves;
 use super::queue::Queue;
 use super::shared::Counters;
@@ -135,16 +136,30 @@ fn skipped(c: &Checkpoint) -> u64 {
     c.written_to.unwrap_or(c.watermark)
 }
 
+/// Offset in the image below which what was kept is needed: above, all comes again.
+fn kept_below(past: &Past, coded: bool) -> u64 {
+    match past {
+        Past::None => 0,
+        Past::Checkpoint(c) if coded => c.restart.as_ref().map_or(0, |restart| restart.decoded_offset),
+        Past::Checkpoint(c) => c.watermark,
+        Past::Finishing(_) => u64::MAX,
+    }
+}
+
 fn open_format(o: &Options, past: &Past, in_file_order: bool, ends: &Ends) -> Result<Box<dyn Format>> {
     let coded = !o.sniffed.codecs.is_empty();
+    let going_on = o.kept.is_some() && !matches!(past, Past::None);
     let from = match past {
+        // What of the file is given again lies below this, and is enough.
+        Past::Checkpoint(_) if going_on && o.sniffed.image.is_some() => Some(kept_below(past, coded)),
+        Past::Finishing(_) if going_on && o.sniffed.image.is_some() => Some(u64::MAX),
         _ if coded || in_file_order => None,
         Past::None => None,
         Past::Checkpoint(c) => Some(c.watermark),
         Past::Finishing(_) => Some(u64::MAX),
     };
     let skip_below = match past {
-        Past::Checkpoint(c) if from.is_none() => Some(skipped(c)),
+        Past::Checkpoint(c) if from.is_none() || going_on => Some(skipped(c)),
         _ => None,
     };
     let file_length = if coded { None } else { o.source_length };
@@ -171,6 +186,7 @@ fn open_format(o: &Options, past: &Past, in_file_order: bool, ends: &Ends) -> Re
         held: ends.ranges(),
         limits: o.limits.clone(),
         spill: o.spill.clone(),
+        keeps: o.kept.is_some(),
     })
 }
 
@@ -214,9 +230,19 @@ pub fn start(target: Arc<dyn Target>, o: Options) -> Result<Conversion> {
         Past::Finishing(f) => f.resumes + 1,
     };
     let o = Options { seekable: o.seekable && knows_ends(&o), ..o };
-    let replay = !o.seekable;
+    let kept = match (&o.kept, &past) {
+        (None, _) => None,
+        (Some(kept), Past::None) => Some((Kept::begin(&kept.path, &kept.head)?, None)),
+        (Some(kept), past) => {
+            let (kept, records) = Kept::resume(&kept.path, kept_below(past, !o.sniffed.codecs.is_empty()))?;
+            Some((kept, Some(records)))
+        }
+    };
+    let going_on = matches!(kept, Some((_, Some(_))));
+    let in_file_order = !o.seekable;
+    let replay = in_file_order && !going_on;
     let ends = Ends::new(disk);
-    let format = open_format(&o, &past, replay, &ends)?;
+    let format = open_format(&o, &past, in_file_order, &ends)?;
     let to = Arc::new(Sinkhole {
         target: Arc::clone(&target),
         digest: DiskDigest::new(disk, OPEN_GROUPS),
@@ -292,6 +318,11 @@ pub fn start(target: Arc<dyn Target>, o: Options) -> Result<Conversion> {
         output_slabs: OUTPUT_SLABS,
         restart,
         head_only,
+        kept: kept.as_ref().map(|(kept, _)| kept.clone()),
+        go_on: match kept {
+            Some((_, Some(records))) => Some((records, resumed_at)),
+            _ => None,
+        },
         image_length,
         source_length: o.source_length,
     };
@@ -306,6 +337,7 @@ pub fn start(target: Arc<dyn Target>, o: Options) -> Result<Conversion> {
         shared.spawn("hash", Stage::Source, None, move || hasher.run_to(&feed_receiver, &notes, &hashed))?
     };
     let checkpointer = Checkpointer {
+        kept: decoder.kept.clone(),
         notes: note_receiver,
         to: Arc::clone(&to),
         journal: Arc::clone(&journal),

@@ -113,7 +113,7 @@ pub struct Options {
     pub whole: bool,
     /// Data from below this offset of the file is on the target already.
     pub from: Option<u64>,
-    /// All of the file is given again, and the disk takes data from below this offset for written.
+    /// All of the file is given again, or all from `from` on, and the disk takes data from below this offset for written.
     pub skip_below: Option<u64>,
     /// Every table was known before the data below `from` or `skip_below` was delivered, as by `metadata_first`.
     /// Otherwise that data is not trusted for tables that end behind it.
@@ -123,6 +123,8 @@ pub struct Options {
     pub limits: Limits,
     /// Directory for a spill file.
     pub spill: Option<PathBuf>,
+    /// The source cannot be read again: [`Format::keeps`] is asked.
+    pub keeps: bool,
 }
 
 /// How a packed cluster was compressed.
@@ -187,6 +189,11 @@ pub trait Format: Send {
     /// to be read. `None` for formats without tables.
     fn tables_first(&self) -> Option<bool> {
         None
+    }
+    /// What of the piece that was taken last must be given again to a run that goes on behind it, ascending: all but data
+    /// that is delivered, or will be before a checkpoint lies above it, and does not lie in the held ranges.
+    fn keeps(&mut self) -> Vec<Range<u64>> {
+        Vec::new()
     }
     /// Whether all data reaches the disk at its own offset, ascending (raw).
     fn in_disk_order(&self) -> bool {

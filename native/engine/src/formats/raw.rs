@@ -25,11 +25,15 @@ pub struct Raw {
     onto: bool,
     /// Of what was asked for by extents, what has not come yet.
     missing: VecDeque<Range<u64>>,
+    /// Guest ranges that are held.
+    ends: Vec<Range<u64>>,
+    /// Offset of the piece that was taken last.
+    last: u64,
 }
 
 impl Raw {
-    pub fn new(length: Option<u64>, start: u64, held: &[Range<u64>]) -> Self {
-        let held = held.iter().map(|r| r.start..r.end.min(start)).filter(|r| r.start < r.end).collect();
+    pub fn new(length: Option<u64>, start: u64, ends: &[Range<u64>]) -> Self {
+        let held = ends.iter().map(|r| r.start..r.end.min(start)).filter(|r| r.start < r.end).collect();
         Self {
             length,
             start,
@@ -39,6 +43,8 @@ impl Raw {
             extents: None,
             onto: false,
             missing: VecDeque::new(),
+            ends: ends.to_vec(),
+            last: 0,
         }
     }
 
@@ -114,6 +120,7 @@ impl Format for Raw {
             }
         }
         self.position = end;
+        self.last = offset;
         disk.data(offset, offset, bytes.clone())
     }
 
@@ -143,6 +150,11 @@ impl Format for Raw {
     fn pinned(&self) -> Option<u64> {
         // While the held ranges are read again, nothing below the start may count as missing or done.
         if self.asked_rest { None } else { Some(self.start) }
+    }
+
+    fn keeps(&mut self) -> Vec<Range<u64>> {
+        let within = |end: &Range<u64>| end.start.max(self.last)..end.end.min(self.position);
+        self.ends.iter().map(within).filter(|range| range.start < range.end).collect()
     }
 
     fn in_disk_order(&self) -> bool {

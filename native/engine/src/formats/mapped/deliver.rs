@@ -18,6 +18,10 @@ pub(super) struct Delivered {
     pub claims: Vec<Range<u64>>,
     /// Lowest place of a compressed cluster that ends behind the piece.
     pub waiting: Option<u64>,
+    /// Where [`crate::formats::Options::keeps`]: parts of the piece whose data is not in the held ranges, and is; ascending
+    /// starts.
+    pub loose: Vec<Range<u64>>,
+    pub held: Vec<Range<u64>>,
 }
 
 impl Mapped {
@@ -34,6 +38,7 @@ impl Mapped {
         let mut run: Option<Extent> = None;
         while let Some(x) = self.map.pop_below(piece.end) {
             if x.packed() {
+                self.note_owner(&x, x.host.max(piece.start)..x.end().min(piece.end), &mut done);
                 if x.end() > piece.end {
                     waiting.push(x);
                     continue;
@@ -72,6 +77,7 @@ impl Mapped {
                 done.claims.push(from..to);
             }
             let part = x.part(from, to);
+            self.note_owner(&part, from..to, &mut done);
             run = Some(match run {
                 Some(open)
                     if open.end() == part.host
@@ -95,6 +101,16 @@ impl Mapped {
             self.map.push(x);
         }
         Ok(done)
+    }
+
+    /// A run that goes on needs the bytes again of data in the held ranges alone.
+    fn note_owner(&self, x: &Extent, part: Range<u64>, done: &mut Delivered) {
+        let guest = if x.packed() { x.guest..x.guest + self.layout.cluster() } else { x.guest..x.guest + x.len() };
+        let held = |range: &Range<u64>| range.start < guest.end && guest.start < range.end;
+        if self.options.keeps && part.start < part.end {
+            let parts = if self.options.held.iter().any(held) { &mut done.held } else { &mut done.loose };
+            parts.push(part);
+        }
     }
 
     fn emit(&mut self, x: &Extent, piece: &Piece, disk: &mut dyn Disk) -> Result<()> {

@@ -101,6 +101,8 @@ pub struct Mapped {
     zeros: Range<u64>,
     /// Guest bytes that were delivered, are zeros, or are on the target already.
     accounted: u64,
+    /// What of the last piece is to be kept for a run that goes on.
+    keeps: Vec<Range<u64>>,
     /// State at the last question, to see that there is progress.
     asked: Option<(usize, u64, usize, u64, bool)>,
 }
@@ -138,6 +140,7 @@ impl Mapped {
             recheck: Recheck::default(),
             zeros: 0..0,
             accounted: 0,
+            keeps: Vec::new(),
             asked: None,
         })
     }
@@ -148,7 +151,7 @@ impl Mapped {
 
     /// Data from below this offset was delivered before the transfer was cut, as far as its tables were known then.
     fn checkpoint(&self) -> u64 {
-        self.options.from.or(self.options.skip_below).unwrap_or(0)
+        self.options.skip_below.or(self.options.from).unwrap_or(0)
     }
 
     fn tables_known(&self) -> bool {
@@ -268,11 +271,18 @@ impl Format for Mapped {
                 self.keep_parts(&piece, delivered.waiting)
             }
             Phase::InOrder => {
+                if self.options.keeps && piece.start >= self.from() {
+                    // What was kept beyond need: nothing below waits for a table that is still to come.
+                    self.hold.remove(0..self.from());
+                }
                 let reading = !self.tables_known() || self.blocks.is_none();
                 if reading {
                     self.read_metadata(&piece, disk)?;
                 }
                 let delivered = self.deliver(&piece, disk)?;
+                if self.options.keeps {
+                    self.keeps = kept(piece.start..piece.end, &delivered.loose, delivered.held);
+                }
                 if let Some(&x) = self.missed.first() {
                     let why =
                         || format!("disk offset {} lies across bytes of the image that another part has", x.guest);
@@ -335,6 +345,10 @@ impl Format for Mapped {
         self.turned
     }
 
+    fn keeps(&mut self) -> Vec<Range<u64>> {
+        std::mem::take(&mut self.keeps)
+    }
+
     fn tables_first(&self) -> Option<bool> {
         let known = match self.phase {
             Phase::InOrder => false,
@@ -345,6 +359,30 @@ impl Format for Mapped {
         };
         Some(known)
     }
+}
+
+/// What of `whole` is left without `loose`, and `held`, which may share sectors with that. Both ascend by their starts.
+fn kept(whole: Range<u64>, loose: &[Range<u64>], held: Vec<Range<u64>>) -> Vec<Range<u64>> {
+    let mut parts = held;
+    let mut at = whole.start;
+    for part in loose {
+        if part.start > at {
+            parts.push(at..part.start);
+        }
+        at = at.max(part.end);
+    }
+    if at < whole.end {
+        parts.push(at..whole.end);
+    }
+    parts.sort_unstable_by_key(|part| part.start);
+    let mut merged: Vec<Range<u64>> = Vec::with_capacity(parts.len());
+    for part in parts {
+        match merged.last_mut().filter(|last| part.start <= last.end) {
+            Some(last) => last.end = last.end.max(part.end),
+            None => merged.push(part),
+        }
+    }
+    merged
 }
 
 /// Tables whose places the header gives; `None` when a directory has to be read first.
