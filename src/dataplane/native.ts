@@ -182,6 +182,11 @@ export interface ConversionInit {
   /** Demanded at the end: `dd1:<hex>` of the disk. */
   readonly diskDigest?: string;
   readonly spillDirectory?: string;
+  /**
+   * A file beside the target for what must be remembered of a source that cannot be read again: with it and the journal
+   * the rest from the watermark on is enough.
+   */
+  readonly kept?: string;
   /** A named step of finishing at which the process kills itself, for tests of recovery. */
   readonly failpoint?: string;
   readonly limits: Limits;

@@ -46,7 +46,12 @@ export interface TransferOptions {
   /** File whose bytes are the passphrase of an encrypted image. */
   readonly keyFile?: string;
   /** The source, already opened, and what it is known as: for what is not at an address. */
-  readonly opened?: { readonly open: (context: Context) => Promise<Source>; readonly identity: Identity };
+  readonly opened?: {
+    readonly open: (context: Context) => Promise<Source>;
+    readonly identity: Identity;
+    /** File for what must be remembered of it, because it cannot be read again. */
+    readonly kept?: string;
+  };
   /** Which addresses may be connected to. Absent = all. */
   readonly guard?: Guard;
 }

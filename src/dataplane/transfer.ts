@@ -136,6 +136,7 @@ async function carry(
       ...(size === undefined ? {} : { size }),
       ...(digest === undefined || !decided.wholeSource ? {} : { digest: formatDigest(digest) }),
       ...(options.diskDigest === undefined ? {} : { diskDigest: options.diskDigest }),
+      ...(options.opened?.kept === undefined ? {} : { kept: options.opened.kept }),
       ...(options.spill === undefined ? {} : { spillDirectory: options.spill }),
       ...(process.env.DISKFERRY_FAILPOINT === undefined ? {} : { failpoint: process.env.DISKFERRY_FAILPOINT }),
     };

@@ -1,31 +1,40 @@
 import type { Log } from '../dataplane/context.ts';
-import { asFerryError, FerryError } from '../dataplane/errors.ts';
+import { asFerryError, type Code, FerryError } from '../dataplane/errors.ts';
 import { type Snapshot, type TransferOptions, type TransferReport, transfer } from '../dataplane/transfer.ts';
 import type { Progress, Volume } from './volume.ts';
 
 interface Ends {
   readonly publish: (report: TransferReport) => Promise<void>;
+  readonly discard: () => Promise<void>;
   readonly failed: (error: FerryError) => void;
   readonly over: () => void;
 }
+
+/** What is on the target is worth nothing then: another try begins anew. */
+const WRONG: readonly Code[] = ['CORRUPT', 'DIGEST_MISMATCH'];
 
 /** A volume that a disk is on its way into; nobody else can fill it meanwhile. */
 export class Filling {
   readonly name: string;
   /** File that it is put into until it is whole. */
   readonly path: string;
+  /** File for what must be remembered of a source that cannot be read again. */
+  readonly kept: string;
   /** Bytes that the disk is to have, of a volume that was made blank. */
   readonly size: number | undefined;
   readonly #ends: Ends;
   readonly #stop = new AbortController();
   #seen: Snapshot | undefined;
   #running: Promise<TransferReport> | undefined;
+  /** Nobody will go on with it when it ends otherwise. */
+  lost = false;
   /** Who wants to know how far it is. */
   watch: (snapshot: Snapshot) => void = () => undefined;
 
   constructor(name: string, path: string, size: number | undefined, ends: Ends) {
     this.name = name;
     this.path = path;
+    this.kept = `${path}.kept`;
     this.size = size;
     this.#ends = ends;
   }
@@ -62,8 +71,10 @@ export class Filling {
       await this.#ends.publish(report);
       return report;
     } catch (thrown) {
-      this.#ends.failed(asFerryError(thrown, 'target'));
-      throw thrown;
+      const error = asFerryError(thrown, 'target');
+      if (this.lost || WRONG.includes(error.code)) await this.#ends.discard();
+      this.#ends.failed(error);
+      throw error;
     } finally {
       this.#ends.over();
     }

@@ -5,10 +5,20 @@ import { asFerryError, FerryError } from '../dataplane/errors.ts';
 import { hostKey } from '../dataplane/hostkey.ts';
 import { parseIdentity } from '../dataplane/identity.ts';
 import { inspectTarget } from '../dataplane/inspect.ts';
-import { type NativeTarget, native } from '../dataplane/native.ts';
+import { type NativeTarget, native, type Recovered } from '../dataplane/native.ts';
 import type { TransferReport } from '../dataplane/transfer.ts';
 import { Filling } from './filling.ts';
 import { type Failure, type Volume, volumeName } from './volume.ts';
+
+/** What was on its way into a volume. */
+export interface Unfinished {
+  readonly name: string;
+  readonly recovered: Recovered;
+  /** Milliseconds since 1970 when something last came. */
+  readonly changed: number;
+  /** See Filling. */
+  readonly kept: string;
+}
 
 const SUFFIX = '.img';
 /** What is ours and no volume. */
@@ -75,7 +85,8 @@ export class Store implements AsyncDisposable {
     const found = await readdir(this.#directory, { withFileTypes: true });
     const coming = await readdir(join(this.#directory, OWN, 'incoming'));
     const files = found.filter((one) => one.isFile() && one.name.endsWith(SUFFIX)).map((one) => one.name);
-    const names = new Set([...files, ...coming].map((file) => file.slice(0, -SUFFIX.length)));
+    const unfinished = coming.filter((file) => file.endsWith(SUFFIX));
+    const names = new Set([...files, ...unfinished].map((file) => file.slice(0, -SUFFIX.length)));
     for (const name of [...this.#fillings.keys(), ...this.#failures.keys()]) names.add(name);
     const volumes = await Promise.all([...names].sort().map((name) => this.#look(name)));
     return volumes.filter((volume) => volume !== undefined);
@@ -144,6 +155,7 @@ export class Store implements AsyncDisposable {
       }
       const filling = new Filling(name, this.#incoming(name), before?.state === 'blank' ? before.size : undefined, {
         publish: (report) => this.#publish(name, report),
+        discard: () => this.#discard(name),
         over: () => this.#fillings.delete(name),
         failed: ({ code, message }) => {
           this.#failures.set(name, { code, message, at: new Date().toISOString() });
@@ -158,10 +170,44 @@ export class Store implements AsyncDisposable {
     }
   }
 
-  async #publish(name: string, { diskDigest, virtualSize }: TransferReport): Promise<void> {
+  async #publish(
+    name: string,
+    { diskDigest, virtualSize }: Pick<TransferReport, 'diskDigest' | 'virtualSize'>,
+  ): Promise<void> {
     await rename(this.#incoming(name), this.path(name));
+    await this.#discard(name);
     await this.#settle();
     this.#log.info(`${name} is whole`, { diskDigest, virtualSize });
+  }
+
+  async #discard(name: string): Promise<void> {
+    for (const path of [this.#incoming(name), `${this.#incoming(name)}.kept`]) await rm(path, { force: true });
+  }
+
+  /** Volumes that something was on its way into, and what the journal says of it. */
+  async unfinished(): Promise<Unfinished[]> {
+    const found: Unfinished[] = [];
+    for (const file of await readdir(join(this.#directory, OWN, 'incoming'))) {
+      if (!file.endsWith(SUFFIX)) continue;
+      const name = file.slice(0, -SUFFIX.length);
+      if (this.#fillings.has(name)) continue;
+      const path = this.#incoming(name);
+      const { mtimeMs } = await stat(path);
+      const { recovered } = await inspectTarget(path, this.stateDirectory);
+      found.push({ name, recovered, changed: mtimeMs, kept: `${path}.kept` });
+    }
+    return found;
+  }
+
+  /** Brings over what was whole when an earlier process ended, and drops what nobody went on with for `expiry` milliseconds. */
+  async tidy(expiry: number): Promise<void> {
+    for (const { name, recovered, changed } of await this.unfinished()) {
+      if (recovered.kind === 'finished') await this.#publish(name, recovered);
+      else if (Date.now() - changed > expiry) {
+        this.#log.warn(`what had come into ${name} was dropped: nobody went on with it for ${expiry / 1000} s`);
+        await this.#discard(name);
+      }
+    }
   }
 
   /** NOT_FOUND, BUSY. What is on its way into it is stopped and goes too. */
@@ -171,14 +217,15 @@ export class Store implements AsyncDisposable {
     this.#failures.delete(name);
     if (filling) {
       await filling.stop(`${name} was deleted`);
-      await rm(this.#incoming(name), { force: true });
+      await this.#discard(name);
+      this.#failures.delete(name);
       if (!(await this.#inspect(name, this.path(name)))) return;
     }
     if (volume.state === 'busy') {
       throw new FerryError(`${name} is in use by another program`, { code: 'BUSY', stage: 'target' });
     }
     await rm(this.path(name), { force: true });
-    await rm(this.#incoming(name), { force: true });
+    await this.#discard(name);
     await this.#settle();
   }
 

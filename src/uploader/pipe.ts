@@ -3,6 +3,12 @@ import { Batcher, FULL } from '../dataplane/batch.ts';
 import { FerryError } from '../dataplane/errors.ts';
 import type { ByteStream, Source, SourceFacts } from '../dataplane/source.ts';
 
+/** What an earlier process took, and the head of it, which is looked at again. */
+export interface Before {
+  readonly offset: number;
+  readonly head: Uint8Array;
+}
+
 /** Bytes after which a sender waits until it is known that the image can be taken: each chunk is looked at alone. */
 const CAUTIOUS = 1;
 
@@ -16,18 +22,22 @@ export class Pipe implements Source {
   readonly details = { resumable: 'by who sends it' };
   readonly #batcher = new Batcher(() => this.#body?.resume());
   readonly #length: number | undefined;
+  readonly #before: Before | undefined;
   #body: Readable | undefined;
-  #taken = 0;
+  #leave: (() => void) | undefined;
+  #taken: number;
 
   /** `length` in bytes of all that will be sent, where it is known. */
-  constructor(name: string, length: number | undefined) {
+  constructor(name: string, length: number | undefined, before?: Before) {
     this.name = name;
     this.#length = length;
+    this.#before = before;
+    this.#taken = before?.offset ?? 0;
     this.facts = { ranges: false, ...(length === undefined ? {} : { length }) };
     this.#batcher.full = CAUTIOUS;
   }
 
-  /** Bytes that were taken of all bodies. */
+  /** Bytes that were taken of all bodies, those of an earlier process too. */
   get taken(): number {
     return this.#taken;
   }
@@ -57,8 +67,10 @@ export class Pipe implements Source {
         clearInterval(silence);
         body.pause();
         this.#body = undefined;
+        this.#leave = undefined;
         settle();
       };
+      this.#leave = () => over(() => resolve(false));
       const onData = (chunk: Uint8Array): void => {
         last = performance.now();
         if (this.#length !== undefined && this.#taken + chunk.length > this.#length) {
@@ -80,6 +92,11 @@ export class Pipe implements Source {
     });
   }
 
+  /** Takes no more of the body at hand, as if its sender had gone. */
+  leave(): void {
+    this.#leave?.();
+  }
+
   /** All was sent. */
   end(): void {
     if (this.#length !== undefined && this.#taken < this.#length) {
@@ -94,7 +111,12 @@ export class Pipe implements Source {
   }
 
   async *read({ from, to }: { from: number; to?: number }, signal: AbortSignal): ByteStream {
-    if (from > 0 || to !== undefined) {
+    const { offset, head } = this.#before ?? { offset: 0 };
+    if (head !== undefined && from === 0 && from < offset) {
+      yield [head];
+      return;
+    }
+    if (from !== offset || to !== undefined) {
       throw new FerryError('what is sent can be read once, in order', { code: 'UNSUPPORTED', stage: 'source' });
     }
     const abort = (): void => this.#batcher.fail(signal.reason);

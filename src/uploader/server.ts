@@ -1,43 +1,17 @@
-import { createServer } from 'node:http';
+import { createServer, type RequestListener } from 'node:http';
 import swagger from '@fastify/swagger';
 import Fastify, { type FastifyInstance } from 'fastify';
 import PQueue from 'p-queue';
-import type { Log } from '../dataplane/context.ts';
 import { FerryError } from '../dataplane/errors.ts';
-import type { Guard } from '../dataplane/guard.ts';
-import type { Store } from '../store/store.ts';
-import { type Access, authorize } from './access.ts';
+import { authorize } from './access.ts';
 import { holdBack } from './continue.ts';
+import { ietf } from './protocols/ietf.ts';
 import { plain } from './protocols/plain.ts';
 import { tus } from './protocols/tus.ts';
 import { refuse } from './refuse.ts';
+import type { ServerOptions, Service } from './service.ts';
 import { Uploads } from './uploads.ts';
 import { volumes } from './volumes.ts';
-
-export interface ServerOptions {
-  readonly store: Store;
-  readonly access: Access;
-  readonly log: Log;
-  /** Transfers at once; more wait. */
-  readonly transfers: number;
-  /** Bytes a second of all imports together. */
-  readonly rate?: number;
-  /** Bytes of the process that the decoders of one transfer may count on. */
-  readonly memory?: number;
-  /** Which addresses images may be imported from. */
-  readonly guard: Guard;
-  /** Milliseconds of silence after which a sender is given up. */
-  readonly stall: number;
-  /** Milliseconds after which an upload that nobody goes on with is dropped. */
-  readonly expiry: number;
-  readonly version: string;
-}
-
-/** What the protocols are given. */
-export interface Service extends ServerOptions {
-  readonly uploads: Uploads;
-  readonly queue: PQueue;
-}
 
 /** Milliseconds for the header of a request. */
 const HEADER = 30_000;
@@ -55,10 +29,16 @@ export async function buildServer(options: ServerOptions): Promise<FastifyInstan
   };
   const app = Fastify({
     serverFactory: (handler) => {
-      const server = createServer({ maxHeaderSize: LONGEST_HEADER, headersTimeout: HEADER }, handler);
+      const overridden: RequestListener = (request, response) => {
+        // For what cannot send PATCH (tus 1.0, "X-HTTP-Method-Override").
+        const method = request.headers['x-http-method-override'];
+        if (request.method === 'POST' && /^(PATCH|DELETE|HEAD)$/.test(String(method))) request.method = String(method);
+        handler(request, response);
+      };
+      const server = createServer({ maxHeaderSize: LONGEST_HEADER, headersTimeout: HEADER }, overridden);
       // An upload takes as long as it takes; who is silent is noticed by Pipe.
       server.requestTimeout = 0;
-      holdBack(server, handler);
+      holdBack(server, overridden);
       return server;
     },
     bodyLimit: LONGEST_JSON,
@@ -106,6 +86,7 @@ export async function buildServer(options: ServerOptions): Promise<FastifyInstan
   await app.register(volumes, service);
   await app.register(plain, service);
   await app.register(tus, service);
+  await app.register(ietf, service);
   app.addHook('onClose', async () => {
     service.queue.clear();
     await service.uploads[Symbol.asyncDispose]();

@@ -1,12 +1,13 @@
 import { randomBytes } from 'node:crypto';
 import type { Readable } from 'node:stream';
 import type { Log } from '../dataplane/context.ts';
-import { formatDigest } from '../dataplane/digests.ts';
+import { formatDigest, parseDigest } from '../dataplane/digests.ts';
 import { asFerryError, FerryError } from '../dataplane/errors.ts';
+import type { Identity } from '../dataplane/identity.ts';
 import type { Digest } from '../dataplane/source.ts';
 import type { TransferReport } from '../dataplane/transfer.ts';
 import type { Filling } from '../store/filling.ts';
-import { Pipe } from './pipe.ts';
+import { type Before, Pipe } from './pipe.ts';
 
 /** What a sender says of an image before it comes. */
 export interface Declared {
@@ -27,17 +28,43 @@ export interface UploadOptions {
   readonly memory?: number;
   /** Milliseconds of silence after which a body is given up. */
   readonly stall: number;
+  /** Directory with the key of the journals. */
+  readonly journal: string;
+}
+
+/** Of an upload that an earlier process began. */
+export interface Past extends Before {
+  readonly id: string;
+}
+
+const NAME = 'upload of ';
+
+/** The id of an upload whose journal has this identity, and what was declared of it; undefined for what is none. */
+export function uploadOf(identity: Identity | undefined): { id: string; declared: Declared } | undefined {
+  if (!identity?.name.startsWith(NAME) || identity.validator === undefined) return undefined;
+  const { validator: id, length, digest, size, format, name } = identity;
+  return {
+    id,
+    declared: {
+      label: name.slice(NAME.length),
+      ...(length === undefined ? {} : { length }),
+      ...(digest === undefined ? {} : { digest: parseDigest(digest) }),
+      ...(size === undefined ? {} : { size }),
+      ...(format === undefined ? {} : { format }),
+    },
+  };
 }
 
 /** An image on its way from a sender into a volume: begun at its first byte, whole when the volume is. */
 export class Upload {
   /** Who knows it may go on with the upload. */
-  readonly id = randomBytes(16).toString('hex');
+  readonly id: string;
   readonly volume: string;
   readonly declared: Declared;
   /** Milliseconds since 1970 when something was last sent. */
   active = Date.now();
   readonly #pipe: Pipe;
+  readonly #filling: Filling;
   readonly #result: Promise<TransferReport>;
   readonly #over = new AbortController();
   readonly #stall: number;
@@ -46,13 +73,15 @@ export class Upload {
   #sending = false;
   #complete = false;
 
-  constructor(filling: Filling, declared: Declared, { log, memory, stall }: UploadOptions) {
+  constructor(filling: Filling, declared: Declared, { log, memory, stall, journal }: UploadOptions, past?: Past) {
+    this.id = past?.id ?? randomBytes(16).toString('hex');
     this.#stall = stall;
     const { length, digest, size, format, label } = declared;
     this.volume = filling.name;
+    this.#filling = filling;
     this.declared = declared;
-    const name = `upload of ${label ?? filling.name}`;
-    this.#pipe = new Pipe(name, length);
+    const name = NAME + (label ?? filling.name);
+    this.#pipe = new Pipe(name, length, past);
     filling.watch = ({ phase }) => {
       if (phase === 'moving') this.#pipe.admit();
     };
@@ -63,17 +92,20 @@ export class Upload {
           open: async () => this.#pipe,
           identity: {
             name,
+            validator: this.id,
             ...(length === undefined ? {} : { length }),
             ...(digest === undefined ? {} : { digest: formatDigest(digest) }),
+            ...(size === undefined ? {} : { size }),
+            ...(format === undefined ? {} : { format }),
           },
+          kept: filling.kept,
         },
         sourceOptions: format === undefined ? {} : { format },
         connections: 1,
-        fresh: true,
-        force: true,
+        fresh: past === undefined,
+        force: past === undefined,
         preallocate: false,
-        // What cannot be gone on with needs no key that lasts.
-        journalKey: randomBytes(32),
+        journalKey: { stateDirectory: journal },
         ...(digest === undefined ? {} : { digest }),
         ...(size === undefined ? {} : { size }),
         ...(memory === undefined ? {} : { memory }),
@@ -112,15 +144,19 @@ export class Upload {
     return this.#report;
   }
 
+  /** A sender comes back: a body of which it does not know that it is still taken is left. Where the upload goes on then. */
+  settle(): number {
+    if (this.#failure) throw this.#failure;
+    this.#pipe.leave();
+    return this.offset;
+  }
+
   /**
-   * Takes a body that begins at `offset`; whether it came to its end. Throws CHANGED where something else is wanted next,
-   * BUSY while another body comes, and whatever became of the image.
+   * Takes a body that begins at `offset`; whether it came to its end. Throws CHANGED where something else is wanted next, and
+   * whatever became of the image.
    */
   async take(body: Readable, offset = this.offset): Promise<boolean> {
-    if (this.#failure) throw this.#failure;
-    if (this.#sending) {
-      throw new FerryError('another body of this upload is being sent', { code: 'BUSY', stage: 'source' });
-    }
+    this.settle();
     if (offset !== this.offset) {
       const message = `the upload goes on at byte ${this.offset}, not at ${offset}`;
       throw new FerryError(message, { code: 'CHANGED', stage: 'source' });
@@ -128,7 +164,11 @@ export class Upload {
     this.#sending = true;
     this.active = Date.now();
     try {
-      return await this.#pipe.take(body, this.#stall, this.#over.signal);
+      const ended = await this.#pipe.take(body, this.#stall, this.#over.signal);
+      // Of a body that was cut right at the end of the image nothing is missing.
+      if (this.offset !== this.declared.length) return ended;
+      void this.finish();
+      return true;
     } finally {
       this.#sending = false;
       this.active = Date.now();
@@ -142,8 +182,9 @@ export class Upload {
     return this.#result;
   }
 
-  /** The rest will not be sent. */
-  async abandon(why: string): Promise<void> {
+  /** The rest will not be sent to this process; where it is `lost`, to none. */
+  async abandon(why: string, lost: boolean): Promise<void> {
+    this.#filling.lost = lost;
     this.#pipe.fail(new FerryError(why, { code: 'TRUNCATED', stage: 'source' }));
     await this.#result.catch(() => undefined);
   }

@@ -1,9 +1,13 @@
 import { FerryError } from '../dataplane/errors.ts';
+import { parseIdentity } from '../dataplane/identity.ts';
 import type { Filling } from '../store/filling.ts';
-import { type Declared, Upload, type UploadOptions } from './upload.ts';
+import type { Store } from '../store/store.ts';
+import { keptHead } from './kept.ts';
+import { type Declared, Upload, type UploadOptions, uploadOf } from './upload.ts';
 
-interface Options extends UploadOptions {
+interface Options extends Omit<UploadOptions, 'journal'> {
   readonly expiry: number;
+  readonly store: Store;
 }
 
 /** How often unfinished uploads are looked at, milliseconds. */
@@ -14,22 +18,24 @@ export class Uploads implements AsyncDisposable {
   readonly #options: Options;
   readonly #known = new Map<string, Upload>();
   readonly #timer: NodeJS.Timeout;
+  readonly #forOne: UploadOptions;
 
   constructor(options: Options) {
     this.#options = options;
+    this.#forOne = { ...options, journal: options.store.stateDirectory };
     this.#timer = setInterval(() => this.#expire(), Math.min(LOOK, options.expiry));
     this.#timer.unref();
   }
 
   begin(filling: Filling, declared: Declared): Upload {
-    const upload = new Upload(filling, declared, this.#options);
+    const upload = new Upload(filling, declared, this.#forOne);
     this.#known.set(upload.id, upload);
     return upload;
   }
 
-  /** NOT_FOUND when there is none, or no longer. */
-  find(id: string): Upload {
-    const upload = this.#known.get(id);
+  /** One that this process knows, or an earlier one began. NOT_FOUND when there is none, or no longer. */
+  async find(id: string): Promise<Upload> {
+    const upload = this.#known.get(id) ?? (await this.#revive(id));
     if (upload) return upload;
     throw new FerryError('there is no such upload, or it has expired: begin anew', {
       code: 'NOT_FOUND',
@@ -37,18 +43,41 @@ export class Uploads implements AsyncDisposable {
     });
   }
 
+  async #revive(id: string): Promise<Upload | undefined> {
+    const { store } = this.#options;
+    for (const { name, recovered, kept } of await store.unfinished()) {
+      if (recovered.kind !== 'checkpoint' && recovered.kind !== 'finishing') continue;
+      const found = uploadOf(parseIdentity(recovered.identity));
+      if (found?.id !== id) continue;
+      const head = await keptHead(kept);
+      if (!head) continue;
+      const { declared } = found;
+      const offset = recovered.kind === 'finishing' ? (declared.length ?? 0) : recovered.watermark;
+      // It was allowed to when it began.
+      const filling = await store.fill(name, true);
+      const upload = new Upload(filling, declared, this.#forOne, { id, offset, head });
+      this.#known.set(id, upload);
+      return upload;
+    }
+    return undefined;
+  }
+
   /** Milliseconds since 1970 when it will be dropped. */
   expires(upload: Upload): number {
     return upload.active + this.#options.expiry;
   }
 
+  /** Nobody will go on with it: what came of it goes, unless it is whole. */
   async drop(upload: Upload, why: string): Promise<void> {
     this.#known.delete(upload.id);
-    await upload.abandon(why);
+    await upload.abandon(why, true);
   }
 
-  /** Finished ones are told about for as long as unfinished ones are waited for. */
+  /** What earlier processes left too. Finished ones are told about for as long as unfinished ones are waited for. */
   #expire(): void {
+    this.#options.store.tidy(this.#options.expiry).catch((thrown: Error) => {
+      this.#options.log.warn(`what is unfinished could not be looked at: ${thrown.message}`);
+    });
     for (const upload of this.#known.values()) {
       if (upload.sending || this.expires(upload) > Date.now()) continue;
       const why = `nobody went on with it for ${this.#options.expiry / 1000} s`;
@@ -59,6 +88,6 @@ export class Uploads implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     clearInterval(this.#timer);
-    await Promise.all([...this.#known.values()].map((upload) => this.drop(upload, 'the server was stopped')));
+    await Promise.all([...this.#known.values()].map((upload) => upload.abandon('the server was stopped', false)));
   }
 }

@@ -6,7 +6,7 @@ import { FerryError } from '../dataplane/errors.ts';
 import { native } from '../dataplane/native.ts';
 import { parseSize } from '../dataplane/sizes.ts';
 import { schemeOf } from '../dataplane/sources/index.ts';
-import type { Service } from './server.ts';
+import type { Service } from './service.ts';
 
 /** Where a server imports from: no files and no programs of its own machine. */
 const SCHEMES = ['http', 'https', 's3', 'gs', 'az', 'docker', 'nbd', 'nbds'];

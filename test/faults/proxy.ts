@@ -9,10 +9,12 @@ import { pathToFileURL } from 'node:url';
 import { parseArgs } from 'node:util';
 import { parseRate, parseSize } from '../../src/dataplane/sizes.ts';
 
-/** All bytes are counted from the server to the client, on each connection by itself unless said otherwise. */
+/** Bytes are counted from the server to the client unless said otherwise, on each connection by itself. */
 export interface Faults {
   /** Bytes after which a connection is cut (RST). */
   cut?: number;
+  /** Bytes from the client after which a connection is cut (RST). */
+  cutSent?: number;
   /** Bytes after which a connection is ended in order (FIN). */
   finish?: number;
   /** Bytes after which nothing more comes, while the connection stays. */
@@ -38,8 +40,9 @@ export class FaultProxy implements AsyncDisposable {
   readonly #to: { readonly host: string; readonly port: number };
   /** May be changed while it runs: counts for new connections, and for the next bytes of those that are open. */
   faults: Faults;
-  /** Bytes that came from the server. */
+  /** Bytes that came from the server, and from clients. */
   bytes = 0;
+  sent = 0;
   accepted = 0;
 
   private constructor(to: { host: string; port: number }, faults: Faults) {
@@ -91,7 +94,15 @@ export class FaultProxy implements AsyncDisposable {
       if (failed) client.destroy();
     });
     client.on('error', () => server.destroy());
-    late(client, server, (data) => ({ data, due: performance.now() + (this.faults.delay ?? 0) }));
+    let given = 0;
+    late(client, server, (data) => {
+      const { cutSent, delay = 0 } = faulty ? this.faults : {};
+      this.sent += data.length;
+      given += data.length;
+      const due = performance.now() + delay;
+      if (cutSent === undefined || given < cutSent) return { data, due };
+      return { data, due, last: () => setImmediate(() => client.resetAndDestroy()) };
+    });
     let passed = 0;
     /** When the last byte so far may leave, at the rate. */
     let free = 0;
@@ -187,6 +198,7 @@ async function main(): Promise<void> {
       listen: { type: 'string', default: '0' },
       to: { type: 'string' },
       cut: { type: 'string' },
+      'cut-sent': { type: 'string' },
       finish: { type: 'string' },
       stall: { type: 'string' },
       rate: { type: 'string' },
@@ -198,7 +210,7 @@ async function main(): Promise<void> {
   const to = /^(.+):(\d+)$/.exec(values.to ?? '');
   if (!to) {
     console.error(
-      'usage: node test/faults/proxy.ts --listen PORT --to HOST:PORT [--cut SIZE] [--finish SIZE] [--stall SIZE] [--rate SIZE/s] [--delay MILLISECONDS] [--corrupt OFFSET] [--connections COUNT]',
+      'usage: node test/faults/proxy.ts --listen PORT --to HOST:PORT [--cut SIZE] [--cut-sent SIZE] [--finish SIZE] [--stall SIZE] [--rate SIZE/s] [--delay MILLISECONDS] [--corrupt OFFSET] [--connections COUNT]',
     );
     process.exitCode = 2;
     return;
@@ -208,6 +220,7 @@ async function main(): Promise<void> {
     const text = values[name];
     if (text !== undefined) faults[name] = parseSize(text);
   }
+  if (values['cut-sent'] !== undefined) faults.cutSent = parseSize(values['cut-sent']);
   if (values.rate !== undefined) faults.rate = parseRate(values.rate);
   const proxy = await FaultProxy.start({ host: to[1] ?? '', port: Number(to[2]) }, faults, Number(values.listen));
   console.log(`${proxy.url} -> ${values.to}`);

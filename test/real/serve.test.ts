@@ -64,7 +64,7 @@ describe('an image that curl sends', () => {
     const other = ['-H', `X-Checksum-Sha256: ${'0'.repeat(64)}`];
     const wrong = await curl(['-T', at('www/qcow2'), ...other, to('wrong')]);
     expect([wrong.status, wrong.body]).toEqual([422, expect.stringContaining('DIGEST_MISMATCH')]);
-    expect(await server.volume('wrong')).toMatchObject({ state: 'unfinished', failure: { code: 'DIGEST_MISMATCH' } });
+    expect(await server.volume('wrong')).toMatchObject({ state: 'failed', failure: { code: 'DIGEST_MISMATCH' } });
     expect(await readdir(at('data'))).not.toContain('wrong.img');
     expect((await curl(['-T', at('www/qcow2'), to('wrong')])).status).toBe(201);
   });
@@ -76,7 +76,7 @@ describe('an image that curl sends', () => {
     const second = await curl(['-T', at('www/raw'), to('cut')]);
     expect([second.status, second.body]).toEqual([409, expect.stringContaining('under way')]);
     cut.kill('SIGKILL');
-    expect(await server.settled('cut')).toMatchObject({ failure: { code: 'TRUNCATED' } });
+    expect(await server.settled('cut')).toMatchObject({ state: 'failed', failure: { code: 'TRUNCATED' } });
     expect(await readdir(at('data'))).not.toContain('cut.img');
     expect((await curl(['-T', at('www/raw'), to('cut')])).status).toBe(201);
   });

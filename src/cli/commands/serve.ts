@@ -99,6 +99,7 @@ async function serve(flags: ServeFlags): Promise<void> {
   const log = logOf(flags.verbose === true);
   const remedy = 'if it is meant, start the server with --allow-address';
   await using store = await Store.open(flags.data, log);
+  await store.tidy(flags.expiry);
   const app = await buildServer({
     store,
     access,

@@ -7,8 +7,10 @@ import type { Digest } from '../../dataplane/source.ts';
 import type { TransferReport } from '../../dataplane/transfer.ts';
 import type { Filling } from '../../store/filling.ts';
 import { letSend } from '../continue.ts';
-import type { Service } from '../server.ts';
+import type { Service } from '../service.ts';
 import type { Declared, Upload } from '../upload.ts';
+import { beginResumable, wantsToResume } from './ietf.ts';
+import { reported } from './report.ts';
 
 interface Query {
   readonly size?: string;
@@ -37,10 +39,12 @@ export const plain: FastifyPluginAsync<Service> = async (app, service) => {
   type Put = FastifyRequest<{ Params: { name: string }; Querystring: Query }>;
   const handler = async (request: Put, reply: FastifyReply): Promise<unknown> => {
     const { name } = request.params;
+    const resumable = wantsToResume(request);
     const { replace, format } = request.query;
     const size = request.query.size === undefined ? undefined : parseSize(request.query.size);
     const declared = declaredOf(request, { ...(size === undefined ? {} : { size }), ...(format ? { format } : {}) });
     const filling = await service.store.fill(name, replace === 'true');
+    if (resumable) return beginResumable(service, filling, declared, request, reply);
     try {
       const report = await service.queue.add(async () => {
         if (declared.length === 0) return blank(service, filling, size);
@@ -112,21 +116,4 @@ export function digestOf(headers: FastifyRequest['headers']): Digest | undefined
     return { algorithm: 'sha256', hex: hex.toLowerCase() };
   }
   return promisedDigest(headers, true);
-}
-
-/** What a person wants to know of a volume that was made. */
-export function reported(name: string, report: TransferReport): object {
-  const { virtualSize, format, codecs, sourceBytes, sourceDigest, diskDigest, written, seconds } = report;
-  return {
-    name,
-    state: 'ready',
-    size: virtualSize,
-    diskDigest,
-    ...(sourceDigest === undefined ? {} : { sourceDigest }),
-    format,
-    codecs,
-    sourceBytes,
-    written,
-    seconds: Math.round(seconds * 1000) / 1000,
-  };
 }

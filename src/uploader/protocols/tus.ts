@@ -5,7 +5,7 @@ import { parseDigest } from '../../dataplane/digests.ts';
 import { FerryError } from '../../dataplane/errors.ts';
 import { parseSize } from '../../dataplane/sizes.ts';
 import { letSend } from '../continue.ts';
-import type { Service } from '../server.ts';
+import type { Service } from '../service.ts';
 import type { Upload } from '../upload.ts';
 
 /** https://tus.io/protocols/resumable-upload, version 1.0.0. */
@@ -23,7 +23,10 @@ interface Known {
   readonly Params: { readonly id: string };
 }
 
-/** tus 1.0. The volume is named in `Upload-Metadata` (`volume`, else `filename`) or as `?volume=`. */
+/**
+ * tus 1.0. The volume is named in `Upload-Metadata` (`volume`, else `filename`) or as `?volume=`. The parts of an upload are
+ * sent under its id, which nobody else knows, and need no secret: one that expires meanwhile does no harm.
+ */
 export const tus: FastifyPluginAsync<Service> = async (app, service) => {
   const { uploads, store } = service;
   app.addHook('onRequest', async (request, reply) => {
@@ -59,7 +62,7 @@ export const tus: FastifyPluginAsync<Service> = async (app, service) => {
       reply.header('location', `/tus/${upload.id}`);
       if (request.headers['content-type'] === PART) {
         letSend(request.raw, reply.raw);
-        await part(upload, request, request.raw);
+        await part(upload, request.raw);
       }
       return told204(reply.code(201), service, upload).send();
     },
@@ -67,10 +70,10 @@ export const tus: FastifyPluginAsync<Service> = async (app, service) => {
 
   const open = { config: { open: true } };
   app.head<Known>('/tus/:id', { ...open, schema: { hide: true } }, async ({ params }, reply) => {
-    const upload = uploads.find(params.id);
+    const upload = await uploads.find(params.id);
     // All has come, and what became of it is not known to the sender.
     if (upload.complete) await upload.finish();
-    if (upload.failure) throw upload.failure;
+    upload.settle();
     return told204(reply.code(200), service, upload)
       .header('upload-length', upload.declared.length ?? 0)
       .send();
@@ -80,7 +83,7 @@ export const tus: FastifyPluginAsync<Service> = async (app, service) => {
     '/tus/:id',
     { ...open, schema: { summary: 'tus: goes on with an upload at Upload-Offset' } },
     async (request, reply) => {
-      const upload = uploads.find(request.params.id);
+      const upload = await uploads.find(request.params.id);
       if (request.headers['content-type'] !== PART) {
         throw new FerryError(`a part of an upload has the type ${PART}`, { code: 'UNSUPPORTED', stage: 'plan' });
       }
@@ -88,7 +91,7 @@ export const tus: FastifyPluginAsync<Service> = async (app, service) => {
       const body = await checked(request, reply);
       if (body === undefined) return reply;
       letSend(request.raw, reply.raw);
-      await part(upload, request, body, offset);
+      await part(upload, body, offset);
       return told204(reply.code(204), service, upload).send();
     },
   );
@@ -97,16 +100,16 @@ export const tus: FastifyPluginAsync<Service> = async (app, service) => {
     '/tus/:id',
     { ...open, schema: { summary: 'tus: gives an upload up' } },
     async ({ params }, reply) => {
-      await uploads.drop(uploads.find(params.id), 'its sender gave it up');
+      await uploads.drop(await uploads.find(params.id), 'its sender gave it up');
       return reply.code(204).send();
     },
   );
 };
 
 /** Takes a part; with the last one the disk is whole when this resolves. */
-async function part(upload: Upload, _request: FastifyRequest, body: Readable, offset?: number): Promise<void> {
+async function part(upload: Upload, body: Readable, offset?: number): Promise<void> {
   await upload.take(body, offset);
-  if (upload.offset === upload.declared.length) await upload.finish();
+  if (upload.complete) await upload.finish();
 }
 
 function told204(reply: FastifyReply, { uploads }: Service, upload: Upload): FastifyReply {

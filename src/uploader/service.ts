@@ -1,0 +1,31 @@
+import type PQueue from 'p-queue';
+import type { Log } from '../dataplane/context.ts';
+import type { Guard } from '../dataplane/guard.ts';
+import type { Store } from '../store/store.ts';
+import type { Access } from './access.ts';
+import type { Uploads } from './uploads.ts';
+
+export interface ServerOptions {
+  readonly store: Store;
+  readonly access: Access;
+  readonly log: Log;
+  /** Transfers at once; more wait. */
+  readonly transfers: number;
+  /** Bytes a second of all imports together. */
+  readonly rate?: number;
+  /** Bytes of the process that the decoders of one transfer may count on. */
+  readonly memory?: number;
+  /** Which addresses images may be imported from. */
+  readonly guard: Guard;
+  /** Milliseconds of silence after which a sender is given up. */
+  readonly stall: number;
+  /** Milliseconds after which an upload that nobody goes on with is dropped. */
+  readonly expiry: number;
+  readonly version: string;
+}
+
+/** What the protocols are given. */
+export interface Service extends ServerOptions {
+  readonly uploads: Uploads;
+  readonly queue: PQueue;
+}

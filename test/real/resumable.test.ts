@@ -1,0 +1,106 @@
+// Uploads that are gone on with: the clients that people use, unmodified, over a bad line, to a server that is killed.
+import { createReadStream } from 'node:fs';
+import { readdir, stat } from 'node:fs/promises';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { Upload } from 'tus-js-client';
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { FaultProxy } from '../faults/proxy.ts';
+import type { Cli } from '../support/cli.ts';
+import { bootableDisk, difference, MiB, qcow2, shell } from '../support/images.ts';
+import { freePort } from '../support/nginx.ts';
+import { Served } from '../support/served.ts';
+import { site } from '../support/site.ts';
+
+const SIZE = 160 * MiB;
+let program: Cli;
+let server: Served;
+let proxy: FaultProxy;
+let port: number;
+const at = site(async (opened) => {
+  ({ program } = opened);
+  await bootableDisk(at('www/raw'), SIZE);
+  await qcow2(at('www/raw'), at('www/qcow2'));
+  await shell(`cd ${at('www')} && gzip -1 -k qcow2`);
+});
+const file = (name: string): string => at(`data/${name}.img`);
+
+beforeAll(async () => {
+  port = await freePort();
+  server = await Served.start(program, at('data'), ['--open'], port);
+  proxy = await FaultProxy.start({ port });
+}, 60_000);
+afterAll(async () => {
+  await proxy?.[Symbol.asyncDispose]();
+  await server?.[Symbol.asyncDispose]();
+});
+beforeEach(() => {
+  proxy.faults = {};
+  proxy.sent = 0;
+});
+
+type Protocol = 'tus-v1' | 'ietf-draft-03' | 'ietf-draft-05';
+
+/** Uploads as tus-js-client does; what is sent is counted by the proxy. */
+async function tus(protocol: Protocol, path: string, volume: string): Promise<void> {
+  const { size } = await stat(path);
+  const retryDelays = Array.from({ length: 60 }, () => 200);
+  const endpoint = protocol === 'tus-v1' ? `${proxy.url}/tus` : `${proxy.url}/volumes/${volume}`;
+  await new Promise<void>((resolve, reject) => {
+    const options = {
+      endpoint,
+      // Not in its types.
+      protocol,
+      retryDelays,
+      chunkSize: 64 * MiB,
+      uploadSize: size,
+      metadata: { volume, filename: 'disk.qcow2' },
+      onSuccess: () => resolve(),
+      onError: reject,
+    };
+    new Upload(createReadStream(path), options).start();
+  });
+}
+
+/** Waits until so many bytes have gone to the server. */
+async function sent(bytes: number): Promise<void> {
+  for (let tries = 0; proxy.sent < bytes && tries < 1200; tries += 1) await sleep(50);
+}
+
+async function restarted(): Promise<void> {
+  await server.kill();
+  server = await Served.start(program, at('data'), ['--open'], port);
+}
+
+describe.each<Protocol>(['tus-v1', 'ietf-draft-03', 'ietf-draft-05'])('tus-js-client, %s', (protocol) => {
+  test('over a line that is cut every 20 MB', async () => {
+    proxy.faults = { cutSent: 20 * MiB };
+    const volume = `cut-${protocol}`;
+    const path = at('www/qcow2');
+    await tus(protocol, path, volume);
+    expect(await server.volume(volume)).toMatchObject({ state: 'ready', size: SIZE });
+    expect(await difference(at('www/raw'), file(volume))).toBeUndefined();
+    const { size } = await stat(path);
+    expect(proxy.accepted).toBeGreaterThan(5);
+    // What was on its way when the line was cut, and headers.
+    expect(proxy.sent).toBeLessThan(size * 1.01 + proxy.accepted * 512 * 1024);
+  }, 120_000);
+
+  test.each(['raw', 'qcow2', 'qcow2.gz'])(
+    'to a server that is killed in the middle: %s',
+    async (name) => {
+      const volume = `killed-${protocol}-${name}`;
+      const path = at(`www/${name}`);
+      const { size } = await stat(path);
+      proxy.faults = { cutSent: 20 * MiB };
+      const uploading = tus(protocol, path, volume);
+      await sent(0.6 * size);
+      await restarted();
+      await uploading;
+      expect(await server.volume(volume)).toMatchObject({ state: 'ready', size: SIZE });
+      expect(await difference(at('www/raw'), file(volume))).toBeUndefined();
+      expect(proxy.sent).toBeLessThan(size * 1.01 + proxy.accepted * 512 * 1024 + 64 * MiB);
+      expect(await readdir(at('data/.diskferry/incoming'))).toEqual([]);
+    },
+    120_000,
+  );
+});
