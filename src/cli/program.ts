@@ -4,6 +4,7 @@ import { defineForget } from './commands/forget.ts';
 import { defineImport } from './commands/import.ts';
 import { defineInspect } from './commands/inspect.ts';
 import { defineServe } from './commands/serve.ts';
+import { defineUpload } from './commands/upload.ts';
 import { defineVerify } from './commands/verify.ts';
 import { version } from './root.ts';
 
@@ -13,6 +14,7 @@ Examples:
   diskferry import http://example.org/disk.raw.gz /dev/vdb --digest sha256:…
   diskferry inspect https://example.org/disk.qcow2
   diskferry serve --data /srv/disks --open
+  diskferry upload disk.img http://127.0.0.1:8090/volumes/disk
   diskferry demo
 
 Exit codes: 0 done, 2 the command line is wrong, 10 to 25 by what went wrong,
@@ -28,7 +30,7 @@ export function buildProgram(): Command {
     .helpOption('-h, --help', 'print this help')
     .helpCommand('help [command]', 'print the help of a command')
     .addHelpText('after', OVERVIEW);
-  for (const define of [defineImport, defineInspect, defineVerify, defineForget, defineServe, defineDemo])
+  for (const define of [defineImport, defineInspect, defineVerify, defineForget, defineServe, defineUpload, defineDemo])
     define(program);
   for (const command of [program, ...program.commands]) {
     command

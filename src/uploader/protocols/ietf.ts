@@ -50,6 +50,16 @@ export const ietf: FastifyPluginAsync<Service> = async (app, service) => {
   const { uploads } = service;
   const open = { config: { open: true } };
 
+  app.options('/volumes/:name', { ...open, schema: { hide: true } }, async (_request, reply) =>
+    reply
+      .code(204)
+      .headers({
+        'upload-limit': `max-age=${Math.floor(service.expiry / 1000)}`,
+        'accept-patch': 'application/partial-upload',
+      })
+      .send(),
+  );
+
   app.head<Known>('/uploads/:id', { ...open, schema: { hide: true } }, async ({ params }, reply) => {
     const upload = await uploads.find(params.id);
     if (upload.complete) await upload.finish();

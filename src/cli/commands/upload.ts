@@ -1,0 +1,216 @@
+import { createHash } from 'node:crypto';
+import { mkdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { join, resolve } from 'node:path';
+import { type Command, Option } from 'commander';
+import { FerryError } from '../../dataplane/errors.ts';
+import type { Snapshot } from '../../dataplane/transfer.ts';
+import { PROGRESS_MODES, type ProgressMode } from '../progress.ts';
+import { rate, seconds, size } from '../values.ts';
+
+interface UploadFlags {
+  readonly size?: number;
+  readonly replace?: boolean;
+  readonly secretFile?: string;
+  readonly ca?: string;
+  readonly rate?: number;
+  readonly patience: number;
+  readonly fresh?: boolean;
+  readonly progress: ProgressMode;
+  readonly json?: boolean;
+  readonly verbose?: boolean;
+}
+
+const EXAMPLES = `
+The same command again goes on where the last one stopped. Holes of a raw disk are
+not sent. Any other server that takes a PUT is given the image in one piece.
+
+Examples:
+  diskferry upload ubuntu.qcow2 http://127.0.0.1:8090/volumes/ubuntu
+  diskferry upload disk.img https://host/volumes/disk --secret-file secret
+  diskferry upload disk.img http://127.0.0.1:8090/volumes/disk --size 40Gi --replace`;
+
+export function defineUpload(program: Command): void {
+  program
+    .command('upload')
+    .summary('send an image to a server')
+    .description(
+      'Sends an image of this machine to `diskferry serve` or another server, over any line: goes on\nafter a cut, and tells when the disk is whole there.',
+    )
+    .argument('<file>', 'image or disk: a file or block device')
+    .argument('<url>', 'of the volume: http(s)://host/volumes/NAME')
+    .addOption(new Option('--size <size>', 'make the disk exactly this long, such as 20Gi').argParser(size))
+    .option('--replace', 'put it in the place of a disk that the volume holds')
+    .option('--secret-file <file>', "its first line is the server's secret; also in $DISKFERRY_SECRET")
+    .option('--ca <file>', 'PEM certificates to trust beside those of the system')
+    .addOption(new Option('--rate <rate>', 'send at most this much, such as 5MB/s').argParser(rate))
+    .addOption(
+      new Option('--patience <seconds>', 'how long to go on trying without any progress')
+        .argParser(seconds)
+        .default(300_000, '300'),
+    )
+    .option('--fresh', 'begin anew, whatever an earlier run sent')
+    .addOption(
+      new Option('--progress <mode>', 'how progress is shown on standard error')
+        .choices(PROGRESS_MODES)
+        .default('auto'),
+    )
+    .option('--json', 'print the report as JSON on standard output')
+    .option('-v, --verbose', 'say more on standard error')
+    .addHelpText('after', EXAMPLES)
+    .action(upload);
+}
+
+async function upload(file: string, address: string, flags: UploadFlags): Promise<void> {
+  const url = addressOf(address, flags);
+  const [
+    { openSource },
+    { Content },
+    { send },
+    { listenForStop },
+    { logTo, showProgress },
+    { contextOf },
+    { formatSize },
+  ] = await Promise.all([
+    import('../../dataplane/sources/index.ts'),
+    import('../../uploader/client/content.ts'),
+    import('../../uploader/client/send.ts'),
+    import('../stop.ts'),
+    import('../progress.ts'),
+    import('../../dataplane/context.ts'),
+    import('../../dataplane/sizes.ts'),
+  ]);
+  const path = resolve(file);
+  const { signal } = listenForStop();
+  const display = showProgress(process.stderr, flags.progress);
+  const log = logTo(display, flags.verbose === true);
+  const began = performance.now();
+  try {
+    await using source = await openSource(path, {}, contextOf({ connections: 1 }, signal, log));
+    const content = await Content.of(source, signal);
+    if (content.spared > 0) log.info(`${formatSize(content.spared)} of holes are not sent`);
+    const memory = await Memory.of(url, path, content.length);
+    if (flags.fresh) await memory.forget();
+    const headers = await secretHeader(flags.secretFile);
+    const sent = await send(
+      content,
+      {
+        url,
+        headers,
+        environment: process.env,
+        patience: flags.patience,
+        log,
+        ...(flags.ca === undefined ? {} : { ca: await readFile(flags.ca, 'utf8') }),
+        ...(flags.rate === undefined ? {} : { rate: flags.rate }),
+        ...(memory.place === undefined ? {} : { place: memory.place }),
+        begun: (place) => memory.keep(place),
+        watch: meter(content.length, began, (snapshot) => display.update(snapshot)),
+      },
+      signal,
+    );
+    await memory.forget();
+    display.close();
+    const report = {
+      ...sent,
+      sent: content.length,
+      spared: content.spared,
+      seconds: (performance.now() - began) / 1000,
+    };
+    const lines = [
+      `${file}: ${formatSize(content.length)} sent to ${url.origin}${url.pathname}`,
+      ...(content.spared > 0 ? [`  ${formatSize(content.spared)} of holes were not sent`] : []),
+      ...(sent.resumedAt > 0 ? [`  gone on with at ${formatSize(sent.resumedAt)}`] : []),
+      ...(sent.size === undefined ? [] : [`  disk of ${formatSize(sent.size)}, ${sent.diskDigest}`]),
+    ];
+    process.stdout.write(flags.json ? `${JSON.stringify(report)}\n` : `${lines.join('\n')}\n`);
+  } catch (thrown) {
+    display.close();
+    if (!signal.aborted) throw thrown;
+    throw new FerryError('stopped: run the same command again to go on', {
+      code: 'ABORTED',
+      stage: 'source',
+      cause: thrown,
+    });
+  }
+}
+
+function addressOf(text: string, { size: bytes, replace }: UploadFlags): URL {
+  const url = URL.parse(text);
+  if (!url || !/^https?:$/.test(url.protocol)) throw usage(`'${text}' is no http:// or https:// URL`);
+  if (url.username || url.password) {
+    throw usage(
+      'the URL carries a user name or password, which every user of this machine can see: give --secret-file',
+    );
+  }
+  if (bytes !== undefined) url.searchParams.set('size', String(bytes));
+  if (replace) url.searchParams.set('replace', 'true');
+  return url;
+}
+
+async function secretHeader(file: string | undefined): Promise<Record<string, string>> {
+  const text = file === undefined ? (process.env.DISKFERRY_SECRET ?? '') : await readFile(file, 'utf8');
+  const [secret = ''] = text.split(/\r?\n/, 1);
+  if (file !== undefined && secret === '') throw usage(`the first line of ${file} is empty`);
+  return secret === '' ? {} : { authorization: `Bearer ${secret}` };
+}
+
+/** Snapshots for the display, at most ten a second. */
+function meter(
+  length: number,
+  began: number,
+  show: (snapshot: Snapshot) => void,
+): (offset: number, retries: number) => void {
+  let shownAt = 0;
+  let first: { at: number; offset: number } | undefined;
+  return (offset, retries) => {
+    const now = performance.now();
+    first ??= { at: now, offset };
+    if (now - shownAt < 100 && offset < length) return;
+    shownAt = now;
+    const rate_ = Math.max(0, (offset - first.offset) / Math.max(0.001, (now - first.at) / 1000));
+    show({
+      phase: offset < length ? 'moving' : 'verifying',
+      source: { bytes: offset, length },
+      disk: { bytes: 0 },
+      rate: now - began < 300 ? 0 : rate_,
+      ...(rate_ > 0 ? { secondsLeft: (length - offset) / rate_ } : {}),
+      bottleneck: 'none',
+      retries,
+      resumes: 0,
+    });
+  };
+}
+
+/** Where an upload that was begun can be gone on with, for the next process. */
+class Memory {
+  readonly #path: string;
+  place: string | undefined;
+
+  private constructor(path: string, place: string | undefined) {
+    this.#path = path;
+    this.place = place;
+  }
+
+  static async of(url: URL, file: string, length: number): Promise<Memory> {
+    const { stateDirectory } = await import('../state.ts');
+    const { mtimeMs } = await stat(file);
+    const key = createHash('sha256').update([url.href, file, length, mtimeMs].join('\n')).digest('hex').slice(0, 32);
+    const path = join(stateDirectory(), 'uploads', key);
+    const place = await readFile(path, 'utf8').catch(() => undefined);
+    return new Memory(path, place?.trim() || undefined);
+  }
+
+  /** The place is a secret: whoever knows it can send to it. */
+  async keep(place: string): Promise<void> {
+    await mkdir(join(this.#path, '..'), { recursive: true, mode: 0o700 });
+    await writeFile(this.#path, place, { mode: 0o600 });
+  }
+
+  async forget(): Promise<void> {
+    this.place = undefined;
+    await rm(this.#path, { force: true });
+  }
+}
+
+function usage(message: string): FerryError {
+  return new FerryError(message, { code: 'BAD_SPEC', stage: 'plan' });
+}
