@@ -1,6 +1,6 @@
 // The programs that tests drive and use as oracles: which Debian package has each, which are missing, how to get them.
 import { spawnSync } from 'node:child_process';
-import { accessSync, constants, existsSync, mkdirSync } from 'node:fs';
+import { accessSync, constants, existsSync, mkdirSync, writeFileSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { delimiter, join } from 'node:path';
 
@@ -69,14 +69,16 @@ export const SERVERS = {
   'fake-gcs-server': { go: 'github.com/fsouza/fake-gcs-server@v1.56.1' },
   'azurite-blob': { npm: 'azurite@3.37.0' },
   'ovirt-imageio': { python: 'ovirt-imageio==2.5.1' },
+  // A library: its Python is what is run.
+  tuspy: { python: 'tuspy==1.1.0', library: true },
 };
 
 /** Where a server's program is, once it was provided; a directory for each version. */
 export function serverPath(name) {
-  const { go, npm, python } = SERVERS[name];
+  const { go, npm, python, library } = SERVERS[name];
   const cache = join(process.env.XDG_CACHE_HOME ?? join(homedir(), '.cache'), 'diskferry', 'tools');
   const place = join(cache, (go ?? npm ?? python).split('/').at(-1));
-  return join(place, go ? '' : npm ? 'node_modules/.bin' : 'bin', name);
+  return join(place, go ? '' : npm ? 'node_modules/.bin' : 'bin', library ? 'python3' : name);
 }
 
 /** What is run to make each kind, one after another, and where each comes from. */
@@ -98,8 +100,10 @@ function recipe({ go, npm, python }, place) {
 function provideServers() {
   for (const [name, kind] of Object.entries(SERVERS)) {
     const path = serverPath(name);
-    if (existsSync(path)) continue;
     const place = join(path, kind.npm ? '../../..' : kind.go ? '..' : '../..');
+    // A Python is there before the library.
+    const whole = kind.library ? join(place, 'whole') : path;
+    if (existsSync(whole)) continue;
     const what = kind.go ?? kind.npm ?? kind.python;
     process.stderr.write(`building ${what}, which takes a minute or two the first time\n`);
     mkdirSync(place, { recursive: true });
@@ -111,6 +115,7 @@ function provideServers() {
       if (error?.code === 'ENOENT') return `${program} is missing: ${from}`;
       if (status !== 0) return `${what} could not be installed: the messages above say why`;
     }
+    if (kind.library) writeFileSync(whole, '');
   }
   return undefined;
 }

@@ -1,9 +1,13 @@
 // Uploads that are gone on with: the clients that people use, unmodified, over a bad line, to a server that is killed.
+import { execFile } from 'node:child_process';
 import { createReadStream } from 'node:fs';
 import { readdir, stat } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { promisify } from 'node:util';
 import { Upload } from 'tus-js-client';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+// @ts-expect-error plain JavaScript, so that it runs before anything is installed
+import { serverPath } from '../../scripts/toolchain.mjs';
 import { FaultProxy } from '../faults/proxy.ts';
 import type { Cli } from '../support/cli.ts';
 import { bootableDisk, difference, MiB, qcow2, shell } from '../support/images.ts';
@@ -70,6 +74,32 @@ async function restarted(): Promise<void> {
   await server.kill();
   server = await Served.start(program, at('data'), ['--open'], port);
 }
+
+/** tuspy retries a part by itself, and asks the server where to go on. */
+const TUSPY = `
+import sys
+from tusclient import client
+url, path, volume, checksum = sys.argv[1:]
+upload = client.TusClient(url).uploader(path, chunk_size=4 << 20, metadata={'volume': volume}, retries=40, retry_delay=1,
+                                        upload_checksum=checksum == 'checksum')
+upload.upload()
+`;
+
+test.each(['plain', 'checksum'])(
+  'tuspy, over a line that is cut, to a server that is killed: %s',
+  async (checksum) => {
+    const volume = `tuspy-${checksum}`;
+    proxy.faults = { cutSent: 22 * MiB };
+    const args = ['-c', TUSPY, `${proxy.url}/tus`, at('www/qcow2'), volume, checksum];
+    const uploading = promisify(execFile)(serverPath('tuspy'), args);
+    await sent(60 * MiB);
+    await restarted();
+    await uploading;
+    expect(await server.volume(volume)).toMatchObject({ state: 'ready', size: SIZE });
+    expect(await difference(at('www/raw'), file(volume))).toBeUndefined();
+  },
+  120_000,
+);
 
 describe.each<Protocol>(['tus-v1', 'ietf-draft-03', 'ietf-draft-05'])('tus-js-client, %s', (protocol) => {
   test('over a line that is cut every 20 MB', async () => {
