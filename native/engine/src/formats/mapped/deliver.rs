@@ -57,9 +57,9 @@ impl Mapped {
                 }
                 self.unpack(&x, bytes, disk)?;
                 if claiming {
-                    let tail = self.keep_tail(&x, piece)?;
-                    done.claims.push(x.host..tail);
-                    self.hold.remove(x.host..tail.min(piece.start).max(x.host));
+                    self.keep_tail(&x, piece)?;
+                    done.claims.push(x.host..x.end());
+                    self.hold.remove(x.host..x.end().min(piece.start).max(x.host));
                 }
                 continue;
             }
@@ -119,8 +119,9 @@ impl Mapped {
         disk.data(x.guest, x.origin(self.checkpoint()), piece.bytes.slice(from, to))
     }
 
-    /// Keeps the last sector of a compressed cluster, because the next one may begin in it. Returns where it begins.
-    pub(super) fn keep_tail(&mut self, x: &Extent, piece: &Piece) -> Result<u64> {
+    /// Keeps the last sector of a compressed cluster, because the next one may begin in it. Here and not in the hold-back,
+    /// where a few bytes of each cluster would take a chunk of 64 KiB.
+    pub(super) fn keep_tail(&mut self, x: &Extent, piece: &Piece) -> Result<()> {
         let sector = (x.end() - 1) / SECTOR * SECTOR;
         let from = sector.max(x.host);
         if self
@@ -132,7 +133,7 @@ impl Mapped {
             let bytes = bytes.into_owned().into_boxed_slice();
             self.tails.insert(sector, Tail { from, bytes });
         }
-        Ok(from)
+        Ok(())
     }
 
     /// All tables are known: only the beginnings of clusters that end behind the piece are kept.

@@ -385,8 +385,8 @@ impl Mapped {
             {
                 let bytes = Bytes::copy_of(&bytes);
                 self.unpack(&x, bytes, disk)?;
-                let tail = self.keep_tail(&x, piece)?;
-                used.push(x.host..tail);
+                self.keep_tail(&x, piece)?;
+                used.push(x.host..x.end());
                 return Ok(());
             }
             return self.go_back(x);
