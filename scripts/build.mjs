@@ -74,6 +74,18 @@ async function buildTypeScript() {
     },
     chunkNames: 'cli/[name]-[hash]',
   });
+  await build({
+    absWorkingDir: root,
+    entryPoints: ['src/uploader/page/page.ts'],
+    outdir: join(draft, 'page'),
+    bundle: true,
+    minify: true,
+    format: 'esm',
+    target: 'es2022',
+    logLevel: 'warning',
+  });
+  for (const file of ['index.html', 'page.css'])
+    copyFileSync(join(root, 'src/uploader/page', file), join(draft, 'page', file));
   chmodSync(join(draft, 'cli', 'main.js'), 0o755);
   const old = `${out}.old.${process.pid}`;
   mkdirSync(out, { recursive: true });

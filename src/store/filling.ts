@@ -22,6 +22,7 @@ export class Filling {
   readonly kept: string;
   /** Bytes that the disk is to have, of a volume that was made blank. */
   readonly size: number | undefined;
+  readonly #spill: string;
   readonly #ends: Ends;
   readonly #stop = new AbortController();
   #seen: Snapshot | undefined;
@@ -31,7 +32,8 @@ export class Filling {
   /** Who wants to know how far it is. */
   watch: (snapshot: Snapshot) => void = () => undefined;
 
-  constructor(name: string, path: string, size: number | undefined, ends: Ends) {
+  constructor(name: string, path: string, spill: string, size: number | undefined, ends: Ends) {
+    this.#spill = spill;
     this.name = name;
     this.path = path;
     this.kept = `${path}.kept`;
@@ -50,7 +52,7 @@ export class Filling {
 
   /** Carries the disk, and puts the volume in its place when it is whole and verified. To be called once. */
   carry(options: Omit<TransferOptions, 'target'>, log: Log): Promise<TransferReport> {
-    this.#running = this.#carry({ ...options, target: this.path }, log);
+    this.#running = this.#carry({ ...options, target: this.path, spill: this.#spill }, log);
     this.#running.catch(() => undefined); // told to who asked
     return this.#running;
   }

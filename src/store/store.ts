@@ -72,6 +72,11 @@ export class Store implements AsyncDisposable {
     return join(this.#directory, OWN);
   }
 
+  /** Where what has no place yet may wait. */
+  get spill(): string {
+    return join(this.#directory, OWN, 'incoming');
+  }
+
   /** The file of a volume, which may not exist. */
   path(name: string): string {
     return join(this.#directory, volumeName(name) + SUFFIX);
@@ -153,15 +158,21 @@ export class Store implements AsyncDisposable {
           },
         );
       }
-      const filling = new Filling(name, this.#incoming(name), before?.state === 'blank' ? before.size : undefined, {
-        publish: (report) => this.#publish(name, report),
-        discard: () => this.#discard(name),
-        over: () => this.#fillings.delete(name),
-        failed: ({ code, message }) => {
-          this.#failures.set(name, { code, message, at: new Date().toISOString() });
-          this.#log.warn(`nothing came into ${name}: ${message}`, { code });
+      const filling = new Filling(
+        name,
+        this.#incoming(name),
+        this.spill,
+        before?.state === 'blank' ? before.size : undefined,
+        {
+          publish: (report) => this.#publish(name, report),
+          discard: () => this.#discard(name),
+          over: () => this.#fillings.delete(name),
+          failed: ({ code, message }) => {
+            this.#failures.set(name, { code, message, at: new Date().toISOString() });
+            this.#log.warn(`nothing came into ${name}: ${message}`, { code });
+          },
         },
-      });
+      );
       this.#fillings.set(name, filling);
       this.#failures.delete(name);
       return filling;

@@ -12,6 +12,7 @@ import { refuse } from './refuse.ts';
 import type { ServerOptions, Service } from './service.ts';
 import { Uploads } from './uploads.ts';
 import { volumes } from './volumes.ts';
+import { web } from './web.ts';
 
 /** Milliseconds for the header of a request. */
 const HEADER = 30_000;
@@ -83,6 +84,7 @@ export async function buildServer(options: ServerOptions): Promise<FastifyInstan
   });
   app.get('/healthz', { config: { open: true }, schema: { hide: true } }, async () => 'OK\n');
   app.get('/openapi.json', { config: { open: true }, schema: { hide: true } }, async () => app.swagger());
+  await app.register(web, service);
   await app.register(volumes, service);
   await app.register(plain, service);
   await app.register(tus, service);

@@ -7,6 +7,7 @@ import { native } from '../dataplane/native.ts';
 import { parseSize } from '../dataplane/sizes.ts';
 import { schemeOf } from '../dataplane/sources/index.ts';
 import type { Service } from './service.ts';
+import { overview } from './web.ts';
 
 /** Where a server imports from: no files and no programs of its own machine. */
 const SCHEMES = ['http', 'https', 's3', 'gs', 'az', 'docker', 'nbd', 'nbds'];
@@ -55,7 +56,7 @@ const RENAME = {
 export const volumes: FastifyPluginAsync<Service> = async (app, service) => {
   const { store } = service;
 
-  app.get('/volumes', { schema: { summary: 'All volumes' } }, async () => ({ volumes: await store.list() }));
+  app.get('/volumes', { schema: { summary: 'All volumes' } }, async () => overview(service));
 
   app.get<Named>('/volumes/:name', { schema: { summary: 'One volume', params: NAMED } }, ({ params }) =>
     store.show(params.name),

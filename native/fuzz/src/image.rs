@@ -270,6 +270,7 @@ fn decode(file: &[u8], metadata_first: bool, choose: &mut Random) -> Option<Outc
         held,
         limits,
         spill: None,
+        keeps: choose.one_in(2),
     };
     let mut disk = Checked::new(&subject);
     disk.from = from;
@@ -330,6 +331,7 @@ fn in_order(file: &[u8]) {
         && whole.result.is_ok()
     {
         check_cut(file, &whole, &mut choose);
+        check_kept(file, &mut choose);
     }
 }
 
@@ -369,6 +371,82 @@ fn check_cut(file: &[u8], whole: &Outcome, choose: &mut Random) {
         reached = reached.max(range.end);
     }
     assert_eq!(reached, after.size, "cut at {cut}, watermark {watermark}: the end is missing");
+}
+
+/// The same of a source that cannot be read again: what was kept of it below the watermark, and the rest, are the whole disk.
+fn check_kept(file: &[u8], choose: &mut Random) {
+    let limits = LIMITS.clone();
+    let file_length = choose.one_in(2).then_some(file.len() as u64);
+    let Some(subject) = Subject::of(file, file_length, &limits) else { return };
+    let size = subject.size;
+    let head = choose.below(size.saturating_add(1)).min(1 << 20);
+    let held = vec![0..head, size - choose.below((size - head).min(1 << 20).saturating_add(1))..size];
+    let options = Options { file_length, held: held.clone(), limits, keeps: true, ..Options::default() };
+    let mut before = Checked::new(&subject);
+    let Ok(mut format) = subject.opener.open(options.clone()) else { return };
+    let cut = choose.below(file.len() as u64 + 1);
+    if format.wants().is_err() {
+        return;
+    }
+    let mut kept: Vec<Range<u64>> = Vec::new();
+    let mut at = 0;
+    for piece in choose.pieces(&file[..cut as usize], PIECE) {
+        if format.take(at, &Bytes::copy_of(piece), &mut before).is_err() || format.turned() {
+            return;
+        }
+        let end = at + piece.len() as u64;
+        let Some(ranges) = format.keeps() else { return };
+        for range in ranges {
+            assert!(range.start >= at && range.start < range.end && range.end <= end, "{range:?} of {at}..{end} is kept");
+            kept.push(range);
+        }
+        at = end;
+    }
+    let watermark = format.pinned().unwrap_or(cut).min(cut);
+
+    let mut after = Checked::new(&subject);
+    after.from = Some(watermark);
+    let options = Options { from: Some(watermark), skip_below: Some(watermark), ..options };
+    let result = memory::within(BOUND, || {
+        let mut format = subject.opener.open(options)?;
+        format.wants()?;
+        for range in kept {
+            let end = range.end.min(watermark);
+            if range.start < end {
+                format.take(range.start, &Bytes::copy_of(&file[range.start as usize..end as usize]), &mut after)?;
+            }
+        }
+        feed(&mut *format, &mut after, watermark..u64::MAX, choose, false)?;
+        format.finish(Some(file.len() as u64), &mut after)
+    });
+    // A table behind the watermark may name data before it that another part of the disk shares.
+    if result.as_ref().is_err_and(|error| matches!(error.code, Code::NeedsScratch | Code::TooLarge)) {
+        return;
+    }
+    assert!(result.is_ok(), "cut at {cut}, watermark {watermark}: {result:?}");
+    let inside = |range: Range<u64>, of: &Range<u64>| range.start.max(of.start)..range.end.min(of.end);
+    let mut all = Vec::new();
+    for (start, (end, _)) in &before.covered {
+        all.push(inside(*start..*end, &(held[0].end..held[1].start)));
+    }
+    for (start, (end, from)) in &after.covered {
+        let (start, end) = (*start, *end);
+        all.extend(held.iter().map(|of| inside(start..end, of)));
+        let written = match *from {
+            From::Data(origin) => (start + watermark.saturating_sub(origin).min(end - start))..end,
+            From::Packed(origin) if origin < watermark => end..end,
+            _ => start..end,
+        };
+        all.push(inside(written, &(held[0].end..held[1].start)));
+    }
+    all.retain(|range| range.start < range.end);
+    all.sort_unstable_by_key(|range| range.start);
+    let mut reached = 0;
+    for range in all {
+        assert!(range.start <= reached, "cut at {cut}, watermark {watermark}: [{reached}, {}) is missing", range.start);
+        reached = reached.max(range.end);
+    }
+    assert_eq!(reached, size, "cut at {cut}, watermark {watermark}: the end is missing");
 }
 
 /// The tables first, then the data; and the same disk as in order.

@@ -40,6 +40,8 @@ pub struct Decoder {
     pub head_only: bool,
     /// Where what must be remembered of the source goes.
     pub kept: Option<Kept>,
+    /// The format can only be begun at its beginning: so are runs that go on with a source that cannot be read again.
+    pub kept_in_vain: bool,
     /// What an earlier run remembered, and the offset of the source from which it is sent again.
     pub go_on: Option<(Records, u64)>,
     /// Virtual size, where the format states it.
@@ -62,6 +64,18 @@ impl Decoder {
         self.requests.finish();
         self.shared.wake();
         Ok(decoded)
+    }
+
+    /// Remembers what of a piece a run that goes on must be given again.
+    fn keep(&mut self, offset: u64, bytes: &Bytes) -> Result<()> {
+        let Some(kept) = &self.kept else { return Ok(()) };
+        match self.format.keeps() {
+            Some(ranges) => kept.add(offset, bytes, &ranges),
+            None => {
+                self.kept_in_vain = true;
+                Ok(())
+            }
+        }
     }
 
     /// Gives the format what an earlier run kept of the image.
@@ -124,9 +138,7 @@ impl Decoder {
                         // The digest's thread works on the same slab while the format looks at it.
                         let _ = self.feed.send(Feed::Piece(piece));
                         self.format.take(offset, &bytes, &mut self.queue)?;
-                        if let Some(kept) = &self.kept {
-                            kept.add(offset, &bytes, &self.format.keeps())?;
-                        }
+                        self.keep(offset, &bytes)?;
                         self.queue.settle()?;
                         let end = offset + bytes.len() as u64;
                         drop(bytes);
@@ -175,6 +187,7 @@ impl Decoder {
         let queued = if self.format.in_disk_order() { self.queue.queued_to() } else { u64::MAX };
         let watermark = self.format.pinned().unwrap_or(u64::MAX).min(end).min(queued);
         let watermark = if self.format.exact() { watermark } else { whole_leaves(watermark) };
+        let watermark = if self.kept_in_vain { 0 } else { watermark };
         let tables_first = self.format.tables_first();
         self.barriers.set(&mut self.queue, &self.feed, (watermark, None, watermark), tables_first)
     }
@@ -195,6 +208,7 @@ impl Decoder {
             queue: &mut self.queue,
             barriers: &mut self.barriers,
             kept: self.kept.as_ref().filter(|_| enough.is_none()),
+            kept_in_vain: false,
             feed: &self.feed,
             shared: &self.shared,
             source: source_from,
@@ -287,6 +301,7 @@ struct Output<'a> {
     queue: &'a mut Queue,
     barriers: &'a mut Barriers,
     kept: Option<&'a Kept>,
+    kept_in_vain: bool,
     feed: &'a Sender<Feed>,
     shared: &'a Shared,
     source: u64,
@@ -322,8 +337,9 @@ impl Output<'_> {
         }
         let bytes: Bytes = slab.freeze(self.slab_start, end);
         self.format.take(offset, &bytes, self.queue)?;
-        if let Some(kept) = self.kept {
-            kept.add(offset, &bytes, &self.format.keeps())?;
+        match (self.kept, self.format.keeps()) {
+            (Some(kept), Some(ranges)) => kept.add(offset, &bytes, &ranges)?,
+            (kept, ranges) => self.kept_in_vain |= kept.is_some() && ranges.is_none(),
         }
         self.queue.settle()?;
         drop(bytes);
@@ -342,7 +358,7 @@ impl Output<'_> {
             whole_leaves(self.format.pinned().unwrap_or(self.at))
         };
         // Of other images the tables would be missing, unless they are kept.
-        let restarts = raw || self.kept.is_some();
+        let restarts = (raw || self.kept.is_some()) && !self.kept_in_vain;
         if let Some(offered) = &self.offered
             && restarts
             && offered.decoded_offset <= queued

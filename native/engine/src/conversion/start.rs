@@ -319,6 +319,7 @@ pub fn start(target: Arc<dyn Target>, o: Options) -> Result<Conversion> {
         restart,
         head_only,
         kept: kept.as_ref().map(|(kept, _)| kept.clone()),
+        kept_in_vain: false,
         go_on: match kept {
             Some((_, Some(records))) => Some((records, resumed_at)),
             _ => None,

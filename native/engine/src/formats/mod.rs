@@ -192,8 +192,9 @@ pub trait Format: Send {
     }
     /// What of the piece that was taken last must be given again to a run that goes on behind it, ascending: all but data
     /// that is delivered, or will be before a checkpoint lies above it, and does not lie in the held ranges.
-    fn keeps(&mut self) -> Vec<Range<u64>> {
-        Vec::new()
+    /// None where a run can only go on from the beginning.
+    fn keeps(&mut self) -> Option<Vec<Range<u64>>> {
+        None
     }
     /// Whether all data reaches the disk at its own offset, ascending (raw).
     fn in_disk_order(&self) -> bool {

@@ -152,9 +152,9 @@ impl Format for Raw {
         if self.asked_rest { None } else { Some(self.start) }
     }
 
-    fn keeps(&mut self) -> Vec<Range<u64>> {
+    fn keeps(&mut self) -> Option<Vec<Range<u64>>> {
         let within = |end: &Range<u64>| end.start.max(self.last)..end.end.min(self.position);
-        self.ends.iter().map(within).filter(|range| range.start < range.end).collect()
+        Some(self.ends.iter().map(within).filter(|range| range.start < range.end).collect())
     }
 
     fn in_disk_order(&self) -> bool {

@@ -345,8 +345,8 @@ impl Format for Mapped {
         self.turned
     }
 
-    fn keeps(&mut self) -> Vec<Range<u64>> {
-        std::mem::take(&mut self.keeps)
+    fn keeps(&mut self) -> Option<Vec<Range<u64>>> {
+        Some(std::mem::take(&mut self.keeps))
     }
 
     fn tables_first(&self) -> Option<bool> {
