@@ -45,6 +45,7 @@ export const TOOLS = {
   rm: 'coreutils',
   stat: 'coreutils',
   md5sum: 'coreutils',
+  chromium: 'chromium',
   curl: 'curl',
   squid: 'squid-openssl',
   openssl: 'openssl',

@@ -67,6 +67,11 @@ export class FaultProxy implements AsyncDisposable {
     return `http://127.0.0.1:${this.port}`;
   }
 
+  /** Cuts every connection that is open. */
+  cutAll(): void {
+    for (const socket of this.#sockets) socket.resetAndDestroy();
+  }
+
   /** Connections that are open to clients. */
   get open(): number {
     return this.#sockets.size;

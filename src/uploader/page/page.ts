@@ -83,6 +83,7 @@ async function upload(one: File, before?: Kept): Promise<void> {
     if (first < 0) first = sent;
     const rate = (sent - first) / Math.max(0.2, (performance.now() - began) / 1000);
     bar.value = (100 * sent) / one.size;
+    bar.dataset.percent = String(Math.floor(bar.value));
     const left = rate > 0 ? `, ${duration((one.size - sent) / rate)} left` : '';
     doing.textContent =
       sent < one.size
@@ -92,6 +93,8 @@ async function upload(one: File, before?: Kept): Promise<void> {
   sender = mine;
   find('sending').hidden = false;
   pause.textContent = 'Pause';
+  pause.hidden = false;
+  find('cancel').hidden = false;
   send.disabled = true;
   showUnfinished();
   try {
@@ -230,8 +233,6 @@ find('upload').onsubmit = (event) => {
   event.preventDefault();
   const one = file.files?.[0];
   if (!one || sender) return;
-  pause.hidden = false;
-  find('cancel').hidden = false;
   void upload(one);
 };
 find('import').onsubmit = (event) => {
