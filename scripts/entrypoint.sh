@@ -1,14 +1,17 @@
 #!/bin/sh
-# What the container image runs. As CDI's controller starts its importer (nothing but flags, and the environment), it is the
-# import pod; with anything else it is the command line. `exec`: signals reach the program itself.
+# What the container image runs. As CDI's controller starts its importer or upload server (nothing but flags, and the
+# environment), it is that pod; with anything else it is the command line. `exec`: signals reach the program itself.
 home=/usr/lib/diskferry
 case "$(basename "$0") ${1-}" in
   'diskferry '*) ;;
   'cdi-importer '* | *' importer') role=importer ;;
-  *' ' | *' -'*) if [ -n "${IMPORTER_SOURCE-}" ]; then role=importer; fi ;;
+  'cdi-uploadserver '* | *' uploadserver') role=uploader/pod ;;
+  *' ' | *' -'*)
+    if [ -n "${IMPORTER_SOURCE-}" ]; then role=importer; elif [ -n "${UPLOAD_IMAGE_SIZE-}" ]; then role=uploader/pod; fi
+    ;;
 esac
-if [ "${role-}" = importer ]; then
+if [ -n "${role-}" ]; then
   # As bin/diskferry.js has them (docs/adr/0003).
-  exec "$home/node" --initial-old-space-size=512 --max-semi-space-size=1 "$home/dist/importer/main.js"
+  exec "$home/node" --initial-old-space-size=512 --max-semi-space-size=1 "$home/dist/$role/main.js"
 fi
 exec "$home/node" "$home/bin/diskferry.js" "$@"

@@ -8,7 +8,7 @@ import type { Guard } from './guard.ts';
 import { decoderLimits } from './memory-budget.ts';
 import { Meter, type Snapshot } from './meter.ts';
 import { fromEngine, native, tellConfinement, type Unpacked } from './native.ts';
-import type { Digest, SourceOptions } from './source.ts';
+import type { Digest, Source, SourceOptions } from './source.ts';
 import { openSource } from './sources/index.ts';
 import { stackFilters } from './stack.ts';
 
@@ -30,6 +30,8 @@ export interface ArchiveOptions {
   readonly patience?: number;
   /** Which addresses may be connected to. Absent = all. */
   readonly guard?: Guard;
+  /** The source, already opened: for what is not at an address. */
+  readonly stream?: Source;
 }
 
 export interface ArchiveReport extends Unpacked {
@@ -58,7 +60,7 @@ export async function unpack(
   const context = contextOf(options, signal, log);
   using meter = new Meter(watch, context);
   try {
-    await using opened = await openSource(options.source, options.sourceOptions, context);
+    await using opened = options.stream ?? (await openSource(options.source, options.sourceOptions, context));
     meter.phase('planning');
     const digest = options.digest ?? opened.facts.digest;
     const source = stackFilters(opened, context, { verified: isStrong(digest) });

@@ -4,7 +4,7 @@ import type { Claim } from '../dataplane/claim.ts';
 import { parseChecksum } from '../dataplane/digests.ts';
 import type { FerryError } from '../dataplane/errors.ts';
 import { Guard } from '../dataplane/guard.ts';
-import { parseSize } from '../dataplane/sizes.ts';
+import { parseQuantity } from '../dataplane/sizes.ts';
 import type { Digest, SourceOptions } from '../dataplane/source.ts';
 import { decode } from '../dataplane/sources/object.ts';
 
@@ -93,13 +93,9 @@ function claimOf(env: NodeJS.ProcessEnv): Claim {
   return { size: quantity(env.IMPORTER_IMAGE_SIZE ?? ''), overhead };
 }
 
-/** A Kubernetes quantity in whole bytes; Ei and exponents too. */
-export function quantity(text: string): number {
-  const exponent = /^(\d+(?:\.\d+)?)e(\d{1,2})$/i.exec(text);
-  const bytes = exponent ? Math.ceil(Number(exponent[1]) * 10 ** Number(exponent[2])) : undefined;
-  if (bytes !== undefined && Number.isSafeInteger(bytes)) return bytes;
+function quantity(text: string): number {
   try {
-    return parseSize(text);
+    return parseQuantity(text);
   } catch {
     throw new JobError(`IMPORTER_IMAGE_SIZE '${text}' is no size of a volume`);
   }

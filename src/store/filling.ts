@@ -3,6 +3,12 @@ import { asFerryError, type Code, FerryError } from '../dataplane/errors.ts';
 import { type Snapshot, type TransferOptions, type TransferReport, transfer } from '../dataplane/transfer.ts';
 import type { Progress, Volume } from './volume.ts';
 
+/** Beside the disk: where what has no place yet may wait, and what must be remembered of a source is kept. */
+export interface Places {
+  readonly spill?: string;
+  readonly kept?: string;
+}
+
 interface Ends {
   readonly publish: (report: TransferReport) => Promise<void>;
   readonly discard: () => Promise<void>;
@@ -19,10 +25,10 @@ export class Filling {
   /** File that it is put into until it is whole. */
   readonly path: string;
   /** File for what must be remembered of a source that cannot be read again. */
-  readonly kept: string;
+  readonly kept: string | undefined;
   /** Bytes that the disk is to have, of a volume that was made blank. */
   readonly size: number | undefined;
-  readonly #spill: string;
+  readonly #spill: string | undefined;
   readonly #ends: Ends;
   readonly #stop = new AbortController();
   #seen: Snapshot | undefined;
@@ -32,11 +38,11 @@ export class Filling {
   /** Who wants to know how far it is. */
   watch: (snapshot: Snapshot) => void = () => undefined;
 
-  constructor(name: string, path: string, spill: string, size: number | undefined, ends: Ends) {
-    this.#spill = spill;
+  constructor(name: string, path: string, places: Places, size: number | undefined, ends: Ends) {
+    this.#spill = places.spill;
     this.name = name;
     this.path = path;
-    this.kept = `${path}.kept`;
+    this.kept = places.kept;
     this.size = size;
     this.#ends = ends;
   }
@@ -52,7 +58,10 @@ export class Filling {
 
   /** Carries the disk, and puts the volume in its place when it is whole and verified. To be called once. */
   carry(options: Omit<TransferOptions, 'target'>, log: Log): Promise<TransferReport> {
-    this.#running = this.#carry({ ...options, target: this.path, spill: this.#spill }, log);
+    this.#running = this.#carry(
+      { ...options, target: this.path, ...(this.#spill === undefined ? {} : { spill: this.#spill }) },
+      log,
+    );
     this.#running.catch(() => undefined); // told to who asked
     return this.#running;
   }

@@ -7,7 +7,7 @@ import { parseIdentity } from '../dataplane/identity.ts';
 import { inspectTarget } from '../dataplane/inspect.ts';
 import { type NativeTarget, native, type Recovered } from '../dataplane/native.ts';
 import type { TransferReport } from '../dataplane/transfer.ts';
-import { Filling } from './filling.ts';
+import { Filling, type Places } from './filling.ts';
 import { type Failure, type Volume, volumeName } from './volume.ts';
 
 /** What was on its way into a volume. */
@@ -72,9 +72,8 @@ export class Store implements AsyncDisposable {
     return join(this.#directory, OWN);
   }
 
-  /** Where what has no place yet may wait. */
-  get spill(): string {
-    return join(this.#directory, OWN, 'incoming');
+  #places(name: string): Places {
+    return { spill: join(this.#directory, OWN, 'incoming'), kept: `${this.#incoming(name)}.kept` };
   }
 
   /** The file of a volume, which may not exist. */
@@ -161,7 +160,7 @@ export class Store implements AsyncDisposable {
       const filling = new Filling(
         name,
         this.#incoming(name),
-        this.spill,
+        this.#places(name),
         before?.state === 'blank' ? before.size : undefined,
         {
           publish: (report) => this.#publish(name, report),

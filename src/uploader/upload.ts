@@ -1,11 +1,12 @@
 import { randomBytes } from 'node:crypto';
 import type { Readable } from 'node:stream';
+import type { Claim } from '../dataplane/claim.ts';
 import type { Log } from '../dataplane/context.ts';
 import { formatDigest, parseDigest } from '../dataplane/digests.ts';
 import { asFerryError, FerryError } from '../dataplane/errors.ts';
 import type { Identity } from '../dataplane/identity.ts';
 import type { Digest } from '../dataplane/source.ts';
-import type { TransferReport } from '../dataplane/transfer.ts';
+import type { TransferOptions, TransferReport } from '../dataplane/transfer.ts';
 import type { Filling } from '../store/filling.ts';
 import { type Before, Pipe } from './pipe.ts';
 
@@ -28,8 +29,11 @@ export interface UploadOptions {
   readonly memory?: number;
   /** Milliseconds of silence after which a body is given up. */
   readonly stall: number;
-  /** Directory with the key of the journals. */
-  readonly journal: string;
+  /** What authenticates the journals: see TransferOptions. */
+  readonly journalKey: TransferOptions['journalKey'];
+  /** Of a volume that is a claim's: see TransferOptions. */
+  readonly claim?: Claim;
+  readonly preallocate?: boolean;
 }
 
 /** Of an upload that an earlier process began. */
@@ -73,7 +77,12 @@ export class Upload {
   #sending = false;
   #complete = false;
 
-  constructor(filling: Filling, declared: Declared, { log, memory, stall, journal }: UploadOptions, past?: Past) {
+  constructor(
+    filling: Filling,
+    declared: Declared,
+    { log, memory, stall, journalKey, claim, preallocate = false }: UploadOptions,
+    past?: Past,
+  ) {
     this.id = past?.id ?? randomBytes(16).toString('hex');
     this.#stall = stall;
     const { length, digest, size, format, label } = declared;
@@ -98,14 +107,15 @@ export class Upload {
             ...(size === undefined ? {} : { size }),
             ...(format === undefined ? {} : { format }),
           },
-          kept: filling.kept,
+          ...(filling.kept === undefined ? {} : { kept: filling.kept }),
         },
         sourceOptions: format === undefined ? {} : { format },
         connections: 1,
         fresh: past === undefined,
         force: past === undefined,
-        preallocate: false,
-        journalKey: { stateDirectory: journal },
+        preallocate,
+        journalKey,
+        ...(claim === undefined ? {} : { claim }),
         ...(digest === undefined ? {} : { digest }),
         ...(size === undefined ? {} : { size }),
         ...(memory === undefined ? {} : { memory }),

@@ -5,7 +5,7 @@ import type { Store } from '../store/store.ts';
 import { keptHead } from './kept.ts';
 import { type Declared, Upload, type UploadOptions, uploadOf } from './upload.ts';
 
-interface Options extends Omit<UploadOptions, 'journal'> {
+interface Options extends Omit<UploadOptions, 'journalKey'> {
   readonly expiry: number;
   readonly store: Store;
 }
@@ -22,7 +22,7 @@ export class Uploads implements AsyncDisposable {
 
   constructor(options: Options) {
     this.#options = options;
-    this.#forOne = { ...options, journal: options.store.stateDirectory };
+    this.#forOne = { ...options, journalKey: { stateDirectory: options.store.stateDirectory } };
     this.#timer = setInterval(() => this.#expire(), Math.min(LOOK, options.expiry));
     this.#timer.unref();
   }

@@ -149,6 +149,31 @@ describe('what can never become a volume', () => {
   });
 });
 
+test('10,000 connections that send nothing: others are served, and they are closed in time', async () => {
+  const port = Number(new URL(server.url).port);
+  const sockets = await Promise.all(
+    Array.from({ length: 10_000 }, async (_, n) => {
+      // Not all within one accept queue.
+      await sleep(Math.floor(n / 250) * 25);
+      const socket = connect(port, '127.0.0.1');
+      socket.on('error', () => undefined);
+      return socket;
+    }),
+  );
+  await sleep(1000);
+  const began = performance.now();
+  expect((await curl(['-T', at('www/qcow2'), `${to('crowded')}?replace=true`])).status).toBe(201);
+  expect(performance.now() - began).toBeLessThan(5000);
+  const resident =
+    Number(/VmRSS:\s+(\d+)/.exec(await readFile(`/proc/${server.running.pid}/status`, 'utf8'))?.[1]) * KiB;
+  console.log(
+    `10,000 connections: ${Math.round(resident / MiB)} MiB resident, an upload in ${Math.round(performance.now() - began)} ms`,
+  );
+  expect(resident).toBeLessThan(400 * MiB);
+  for (let tries = 0; tries < 900 && sockets.some((socket) => !socket.destroyed); tries += 1) await sleep(100);
+  expect(sockets.filter((socket) => !socket.destroyed).length).toBe(0);
+}, 120_000);
+
 describe('volumes', () => {
   test('are renamed, downloaded by ranges, told where they have data, deleted', async () => {
     await pattern(at('sparse'), 64 * MiB, [

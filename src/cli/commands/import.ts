@@ -189,7 +189,7 @@ async function runImport(source: string, target: string, flags: ImportFlags): Pr
 }
 
 async function diskOptions(
-  { replace: force, ...carried }: ArchiveOptions,
+  { replace: force, stream: _, ...carried }: ArchiveOptions,
   flags: ImportFlags,
   qcow2: TransferOptions['qcow2'],
 ): Promise<TransferOptions> {

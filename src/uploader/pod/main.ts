@@ -1,0 +1,35 @@
+// The upload pod: takes one upload into its volume, and says so in the termination message.
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { scratchOf, servePod } from './server.ts';
+import { settingsOf } from './settings.ts';
+
+/** Where everything is in a pod; tests put another directory in front. */
+const ROOT = process.env.DISKFERRY_ROOT ?? '';
+const TERMINATION = join(ROOT, '/dev/termination-log');
+const SCRATCH = join(ROOT, '/scratch');
+
+const say = (message: string): void => void process.stderr.write(`${new Date().toISOString()} ${message}\n`);
+
+try {
+  const settings = settingsOf(process.env, ROOT);
+  await using server = await servePod(settings, scratchOf(SCRATCH), { info: say, warn: say });
+  say(`waiting for an upload into ${settings.destination} at port ${server.port}`);
+  process.on('SIGHUP', () => server.reload());
+  const stopped = new Promise<'stopped'>((resolve) => {
+    for (const name of ['SIGTERM', 'SIGINT'] as const) process.once(name, () => resolve('stopped'));
+  });
+  const outcome = await Promise.race([server.outcome, stopped]);
+  if (outcome === 'stopped') process.exitCode = 1;
+  else {
+    const done = { preallocationApplied: settings.preallocate, message: 'Upload Complete' };
+    const late = { deadlinePassed: true, message: 'Deadline Passed' };
+    await writeFile(TERMINATION, JSON.stringify(outcome === 'complete' ? done : late), { mode: 0o600 });
+  }
+} catch (error) {
+  const message = error instanceof Error ? error.message : String(error);
+  say(message);
+  await writeFile(TERMINATION, message.slice(0, 4096), { mode: 0o600 }).catch(() => undefined);
+  process.exitCode = 1;
+}
+process.exit();

@@ -1,0 +1,260 @@
+import { existsSync, readFileSync } from 'node:fs';
+import { chmod } from 'node:fs/promises';
+import { createServer as createPlain, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import { createServer as createSecure } from 'node:https';
+import { dirname } from 'node:path';
+import type { Readable } from 'node:stream';
+import type { TLSSocket } from 'node:tls';
+import { Busboy } from '@fastify/busboy';
+import { unpack } from '../../dataplane/archive.ts';
+import type { Log } from '../../dataplane/context.ts';
+import { asFerryError, FerryError } from '../../dataplane/errors.ts';
+import { promisedDigest } from '../../dataplane/http/fields.ts';
+import { Filling } from '../../store/filling.ts';
+import { holdBack, letSend } from '../continue.ts';
+import { Pipe } from '../pipe.ts';
+import { Upload } from '../upload.ts';
+import type { Settings } from './settings.ts';
+
+/** Milliseconds of silence after which a body is given up, and for the header of a request. */
+const STALL = 60_000;
+const HEADER = 30_000;
+/** Owner and group may write a disk, as virt-launcher wants it (CDI: 0660). */
+const MODE = 0o660;
+
+/** Paths of CDI's upload server: `v1alpha1` is an older name of the same. */
+const PATH = /^\/(?:v1beta1|v1alpha1)\/upload(-async|-archive|-form|-form-async)?$/;
+
+/** What became of the volume: an upload is in it, or nobody came in time. */
+export type Outcome = 'complete' | 'deadline';
+
+export interface PodServer extends AsyncDisposable {
+  readonly port: number;
+  /** Resolves once. */
+  readonly outcome: Promise<Outcome>;
+  /** New certificates count for new connections. */
+  reload(): void;
+}
+
+/** One volume, one upload: others are told 503 meanwhile, and 409 afterwards. */
+export async function servePod(settings: Settings, scratch: string | undefined, log: Log): Promise<PodServer> {
+  const { promise: outcome, resolve: finish } = Promise.withResolvers<Outcome>();
+  let state: 'free' | 'taken' | 'done' = 'free';
+
+  const handler = (request: IncomingMessage, response: ServerResponse): void => {
+    answer(request, response).catch((thrown: unknown) => {
+      const error = asFerryError(thrown, 'target');
+      const { status, text } = failure(error);
+      log.warn(`${request.method} ${request.url}: ${text}`);
+      say(request, response, status, text);
+    });
+  };
+
+  const answer = async (request: IncomingMessage, response: ServerResponse): Promise<void> => {
+    const path = (request.url ?? '').split('?', 1)[0] ?? '';
+    if (path === '/healthz') return say(request, response, 200, 'OK');
+    const kind = PATH.exec(path);
+    const way = kind?.[1] ?? '';
+    if (kind && way === '-async' && request.method === 'HEAD') return say(request, response, 200, '');
+    if (!kind || request.method !== 'POST') return say(request, response, 404, '');
+    if (!admitted(request, settings)) return say(request, response, 401, '');
+    if (state !== 'free') return say(request, response, state === 'taken' ? 503 : 409, '');
+    if (request.headers['x-cdi-content-type'] !== undefined) {
+      return say(request, response, 415, 'a clone is not taken by this server: send the image of the disk');
+    }
+    state = 'taken';
+    try {
+      letSend(request, response);
+      const body = way.startsWith('-form') ? await firstPart(request) : request;
+      const length = body === request ? lengthOf(request) : undefined;
+      await (way === '-archive' ? archive(body, length) : disk(body, length, request));
+      state = 'done';
+      log.info('the volume is whole');
+      say(request, response, 200, '');
+      response.once('close', () => finish('complete'));
+    } finally {
+      if (state === 'taken') state = 'free';
+    }
+  };
+
+  const disk = async (body: Readable, length: number | undefined, { headers }: IncomingMessage): Promise<void> => {
+    const { destination, claim, preallocate, journalKey } = settings;
+    const filling = new Filling('volume', destination, scratch === undefined ? {} : { spill: scratch }, undefined, {
+      publish: async () => {
+        if (claim) await chmod(destination, MODE);
+      },
+      discard: () => Promise.resolve(),
+      failed: () => undefined,
+      over: () => undefined,
+    });
+    const digest = promisedDigest(headers, true);
+    const declared = { ...(length === undefined ? {} : { length }), ...(digest === undefined ? {} : { digest }) };
+    const upload = new Upload(filling, declared, {
+      log,
+      stall: STALL,
+      journalKey,
+      preallocate,
+      ...(claim === undefined ? {} : { claim }),
+    });
+    try {
+      if (!(await upload.take(body))) throw upload.failure ?? gone();
+      await upload.finish();
+    } catch (thrown) {
+      await upload.abandon('the upload was cut', true);
+      throw thrown;
+    }
+  };
+
+  const archive = async (body: Readable, length: number | undefined): Promise<void> => {
+    if (settings.claim === undefined) {
+      const message = 'an archive is unpacked into a file system: the volume mode of the claim is Block';
+      throw new FerryError(message, { code: 'UNSUPPORTED', stage: 'target' });
+    }
+    const pipe = new Pipe('upload of an archive', length);
+    pipe.admit();
+    const stop = new AbortController();
+    const unpacking = unpack(
+      {
+        source: pipe.name,
+        stream: pipe,
+        target: dirname(settings.destination),
+        sourceOptions: {},
+        replace: true,
+        connections: 1,
+      },
+      stop.signal,
+      () => undefined,
+      log,
+    );
+    const failed = new AbortController();
+    unpacking.catch((thrown: unknown) => failed.abort(thrown));
+    if (!(await pipe.take(body, STALL, failed.signal))) pipe.fail(gone());
+    pipe.end();
+    await unpacking;
+  };
+
+  const server = create(settings, handler);
+  holdBack(server, handler);
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject).listen(settings.port, settings.host, resolve);
+  });
+  const late = deadlineOf(settings, () => {
+    // An upload that is under way is waited for.
+    if (state === 'free') finish('deadline');
+    return state !== 'taken';
+  });
+  const { port } = server.address() as { port: number };
+  return {
+    port,
+    outcome,
+    reload: () => {
+      if (settings.tls && 'setSecureContext' in server)
+        (server as ReturnType<typeof createSecure>).setSecureContext(contextOf(settings.tls));
+    },
+    async [Symbol.asyncDispose]() {
+      clearInterval(late);
+      server.closeAllConnections();
+      await new Promise<void>((resolve) => server.close(() => resolve()));
+    },
+  };
+}
+
+function contextOf({ key, certificate, clients, minVersion, ciphers }: NonNullable<Settings['tls']>): object {
+  return {
+    key: readFileSync(key),
+    cert: readFileSync(certificate),
+    ca: readFileSync(clients),
+    minVersion,
+    ...(ciphers === undefined ? {} : { ciphers }),
+  };
+}
+
+function create({ tls }: Settings, handler: (request: IncomingMessage, response: ServerResponse) => void): Server {
+  const limits = { headersTimeout: HEADER, requestTimeout: 0 };
+  if (!tls) return createPlain(limits, handler);
+  // The probe of the kubelet brings no certificate; requests that want one look at it.
+  return createSecure({ ...limits, ...contextOf(tls), requestCert: true, rejectUnauthorized: false }, handler);
+}
+
+function admitted({ socket }: IncomingMessage, { tls, client }: Settings): boolean {
+  if (!tls) return true;
+  const secure = socket as TLSSocket;
+  return secure.authorized && secure.getPeerCertificate().subject?.CN === client;
+}
+
+/** A clock that looks each second, because timers are not longer than 24 days. */
+function deadlineOf({ deadline }: Settings, passed: () => boolean): NodeJS.Timeout {
+  const timer = setInterval(() => {
+    if (deadline !== undefined && Date.now() >= deadline && passed()) clearInterval(timer);
+  }, 1000);
+  return timer;
+}
+
+function lengthOf({ headers }: IncomingMessage): number | undefined {
+  const text = headers['content-length'];
+  return text === undefined ? undefined : Number(text);
+}
+
+/** The file of a form: its first part, named `file`. BAD_SPEC where there is none. */
+function firstPart(request: IncomingMessage): Promise<Readable> {
+  return new Promise((resolve, reject) => {
+    const none = (): void =>
+      reject(new FerryError("the form has no part named 'file'", { code: 'BAD_SPEC', stage: 'source' }));
+    const type = request.headers['content-type'] ?? '';
+    if (!type.startsWith('multipart/form-data')) return none();
+    const form = new Busboy({
+      headers: { ...request.headers, 'content-type': type },
+      limits: { fileSize: Number.POSITIVE_INFINITY },
+    });
+    form.once('file', (name: string, part: Readable) => {
+      if (name === 'file') resolve(part);
+      else none();
+    });
+    form.once('finish', none);
+    form.once('error', (cause: unknown) =>
+      reject(new FerryError('the form cannot be read', { code: 'BAD_SPEC', stage: 'source', cause })),
+    );
+    request.pipe(form);
+  });
+}
+
+/** In the words that clients and the controller know. */
+function failure(error: FerryError): { status: number; text: string } {
+  const { code, message } = error;
+  if (code === 'BAD_SPEC') return { status: 400, text: message };
+  if (code === 'NO_SPACE' || code === 'TOO_LARGE') {
+    return {
+      status: 400,
+      text: `Saving stream failed: effective image size is larger than the reported available storage: ${message}`,
+    };
+  }
+  const refused = ['UNSUPPORTED', 'UNSAFE', 'ENCRYPTED', 'DIGEST_MISMATCH'].includes(code);
+  return { status: refused ? 400 : 500, text: `Saving stream failed: ${message}` };
+}
+
+/** Milliseconds that a client may take to read why it was refused. */
+const LINGER = 5000;
+
+function say(request: IncomingMessage, response: ServerResponse, status: number, text: string): void {
+  if (response.headersSent) return;
+  const unread = !request.readableEnded && (request.headers['content-length'] ?? '0') !== '0';
+  response.writeHead(status, {
+    'content-type': 'text/plain; charset=utf-8',
+    ...(unread ? { connection: 'close' } : {}),
+  });
+  response.end(text === '' ? text : `${text}\n`);
+  if (!unread) return;
+  // What is sent on is not read: but the answer comes to the client before the connection goes.
+  request.pause();
+  const late = setTimeout(() => request.socket.destroy(), LINGER);
+  request.socket.once('close', () => clearTimeout(late));
+}
+
+function gone(): FerryError {
+  return new FerryError('the sender went before the end', { code: 'TRUNCATED', stage: 'source' });
+}
+
+/** Scratch space where the pod has it. */
+export function scratchOf(path: string): string | undefined {
+  return existsSync(path) ? path : undefined;
+}

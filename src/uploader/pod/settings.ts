@@ -1,0 +1,95 @@
+import { createHash, randomBytes } from 'node:crypto';
+import { join } from 'node:path';
+import type { TlsOptions } from 'node:tls';
+import type { Claim } from '../../dataplane/claim.ts';
+import { FerryError } from '../../dataplane/errors.ts';
+import { parseQuantity } from '../../dataplane/sizes.ts';
+
+/** What the pod is to do, from its environment: the contract of CDI's upload server (docs/uploadserver.md). */
+export interface Settings {
+  readonly host: string;
+  readonly port: number;
+  /** Paths of PEM files; without them it speaks plain HTTP, to anybody. */
+  readonly tls?: {
+    readonly key: string;
+    readonly certificate: string;
+    readonly clients: string;
+    readonly minVersion: NonNullable<TlsOptions['minVersion']>;
+    readonly ciphers?: string;
+  };
+  /** Common name that the certificate of a client must have. */
+  readonly client: string;
+  /** File or device. */
+  readonly destination: string;
+  readonly claim: Claim | undefined;
+  readonly preallocate: boolean;
+  /** Milliseconds since 1970 when it ends without an upload. */
+  readonly deadline: number | undefined;
+  readonly journalKey: Uint8Array;
+}
+
+/** Where a block volume is; else the destination is a file. */
+const DEVICE = '/dev/cdi-block-volume';
+const FILE = '/data/disk.img';
+/** Go's names of versions, which the controller gives. */
+const VERSIONS: Readonly<Record<string, NonNullable<TlsOptions['minVersion']>>> = {
+  VersionTLS10: 'TLSv1.2',
+  VersionTLS11: 'TLSv1.2',
+  VersionTLS12: 'TLSv1.2',
+  VersionTLS13: 'TLSv1.3',
+};
+
+/** Throws BAD_SPEC with the name of what is wrong. `root` stands in front of paths, for tests. */
+export function settingsOf(env: NodeJS.ProcessEnv, root: string): Settings {
+  const { TLS_KEY_FILE: key, TLS_CERT_FILE: certificate, CLIENT_CERT_FILE: clients } = env;
+  const destination = join(root, env.DESTINATION || FILE);
+  const overhead = Number(env.FILESYSTEM_OVERHEAD || '0');
+  if (!(overhead >= 0 && overhead < 1)) throw wrong(`FILESYSTEM_OVERHEAD ${env.FILESYSTEM_OVERHEAD} is no part of 1`);
+  const port = Number(env.LISTEN_PORT || '8443');
+  if (!Number.isInteger(port) || port < 0 || port > 65_535) throw wrong(`LISTEN_PORT ${env.LISTEN_PORT} is no port`);
+  const preallocate = env.PREALLOCATION ?? '';
+  if (!/^(1|t|true|0|f|false|)$/i.test(preallocate))
+    throw wrong(`PREALLOCATION '${preallocate}' is neither true nor false`);
+  const deadline = env.DEADLINE ? Date.parse(env.DEADLINE) : undefined;
+  if (Number.isNaN(deadline)) throw wrong(`DEADLINE '${env.DEADLINE}' is no time (RFC 3339)`);
+  if (key && !(certificate && clients))
+    throw wrong('TLS_KEY_FILE is set, and TLS_CERT_FILE or CLIENT_CERT_FILE is not');
+  const version = env.TLS_MIN_VERSION ?? '';
+  const minVersion = VERSIONS[version === '' ? 'VersionTLS12' : version];
+  if (minVersion === undefined)
+    throw wrong(`TLS_MIN_VERSION '${version}' is none of ${Object.keys(VERSIONS).join(', ')}`);
+  const uid = env.DISKFERRY_CLAIM_UID;
+  return {
+    host: env.LISTEN_ADDRESS || '0.0.0.0',
+    port,
+    ...(key && certificate && clients
+      ? {
+          tls: {
+            key,
+            certificate,
+            clients,
+            minVersion,
+            ...(env.TLS_CIPHERS ? { ciphers: env.TLS_CIPHERS.replaceAll(',', ':') } : {}),
+          },
+        }
+      : {}),
+    client: env.CLIENT_NAME || 'client.upload-server.cdi.kubevirt.io',
+    destination,
+    claim: env.DESTINATION === DEVICE ? undefined : { size: sizeOf(env.UPLOAD_IMAGE_SIZE ?? ''), overhead },
+    preallocate: /^(1|t|true)$/i.test(preallocate),
+    deadline,
+    journalKey: uid ? createHash('sha256').update(`diskferry journal of claim ${uid}`).digest() : randomBytes(32),
+  };
+}
+
+function sizeOf(text: string): number {
+  try {
+    return parseQuantity(text);
+  } catch {
+    throw wrong(`UPLOAD_IMAGE_SIZE '${text}' is no size of a volume`);
+  }
+}
+
+function wrong(message: string): FerryError {
+  return new FerryError(message, { code: 'BAD_SPEC', stage: 'plan' });
+}

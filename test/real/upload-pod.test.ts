@@ -1,0 +1,246 @@
+// The upload pod, with the environment of CDI's upload server, over TLS with certificates of clients.
+import { spawn } from 'node:child_process';
+import { mkdir, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { connect } from 'node:net';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { settingsOf } from '../../src/uploader/pod/settings.ts';
+import { loopDevice } from '../support/devices.ts';
+import { bootableDisk, difference, KiB, MiB, qcow2, run, shell } from '../support/images.ts';
+import { freePort } from '../support/nginx.ts';
+import { type Answer, curl } from '../support/served.ts';
+import { site } from '../support/site.ts';
+import { type Authority, authority, type Pair } from '../support/tls.ts';
+
+const PROGRAM = fileURLToPath(new URL('../../dist/uploader/pod/main.js', import.meta.url));
+const NAME = 'client.upload-server.cdi.kubevirt.io';
+const SIZE = 24 * MiB;
+/** Of the claim, and what is usable of it: floor(ceil(96 MiB / 1.06) / 1 MiB) MiB. */
+const CLAIM = 96 * MiB;
+const USABLE = 90 * MiB;
+let issuer: Authority;
+let server: Pair;
+let client: Pair;
+let stranger: Pair;
+const at = site(async () => {
+  await bootableDisk(at('www/raw'), SIZE);
+  await qcow2(at('www/raw'), at('www/qcow2'), { compressed: true });
+});
+const root = (path: string): string => at(`root/${path}`);
+
+beforeAll(async () => {
+  issuer = await authority(at(''));
+  server = await issuer.issue('server', ['localhost', '127.0.0.1']);
+  client = await issuer.issue('client', [NAME]);
+  stranger = await issuer.issue('stranger', ['somebody.else']);
+});
+beforeEach(async () => {
+  await rm(root(''), { recursive: true, force: true });
+  for (const place of ['data', 'dev']) await mkdir(root(place), { recursive: true });
+});
+
+interface Pod extends AsyncDisposable {
+  readonly url: string;
+  readonly ended: Promise<{ exit: number | null; message: string | undefined; log: string }>;
+}
+
+async function pod(more: Record<string, string> = {}): Promise<Pod> {
+  const port = await freePort();
+  const env = {
+    PATH: process.env.PATH ?? '',
+    DISKFERRY_ROOT: root(''),
+    TLS_KEY_FILE: server.key,
+    TLS_CERT_FILE: server.certificate,
+    CLIENT_CERT_FILE: at('ca.pem'),
+    CLIENT_NAME: NAME,
+    FILESYSTEM_OVERHEAD: '0.06',
+    UPLOAD_IMAGE_SIZE: String(CLAIM),
+    PREALLOCATION: 'false',
+    TLS_MIN_VERSION: 'VersionTLS12',
+    LISTEN_ADDRESS: '127.0.0.1',
+    LISTEN_PORT: String(port),
+    ...more,
+  };
+  const child = spawn(process.execPath, [PROGRAM, '-v=3'], { env, stdio: ['ignore', 'ignore', 'pipe'] });
+  let log = '';
+  child.stderr.on('data', (text: Buffer) => (log += text.toString()));
+  const ended = new Promise<Awaited<Pod['ended']>>((resolve) => {
+    child.once('close', async (exit) => {
+      const message = await readFile(root('dev/termination-log'), 'utf8').catch(() => undefined);
+      resolve({ exit, message, log });
+    });
+  });
+  const url = `${env.TLS_KEY_FILE === '' ? 'http' : 'https'}://127.0.0.1:${port}`;
+  for (let tries = 0; tries < 200 && child.exitCode === null; tries += 1) {
+    const { status } = await curl(['--cacert', at('ca.pem'), `${url}/healthz`]);
+    if (status === 200) break;
+    await sleep(50);
+  }
+  return {
+    url,
+    ended,
+    async [Symbol.asyncDispose]() {
+      child.kill('SIGKILL');
+      await ended;
+    },
+  };
+}
+
+const as = (pair: Pair): string[] => ['--cacert', at('ca.pem'), '--cert', pair.certificate, '--key', pair.key];
+const post = (url: string, file: string, ...more: string[]): Promise<Answer> =>
+  curl([...as(client), '-X', 'POST', '-H', 'Content-Type: application/octet-stream', '-T', file, ...more, url]);
+
+describe('an upload', () => {
+  test.each([
+    ['/v1beta1/upload', 'qcow2'],
+    ['/v1alpha1/upload', 'raw'],
+    ['/v1beta1/upload-async', 'qcow2'],
+  ])('to %s ends the pod, the disk whole', async (path, image) => {
+    await using running = await pod();
+    if (path.endsWith('async')) {
+      const head = await curl(['-I', '--cacert', at('ca.pem'), running.url + path]);
+      expect(head.status).toBe(200);
+    }
+    const answer = await post(running.url + path, at(`www/${image}`));
+    expect(answer.status, answer.body).toBe(200);
+    const { exit, message, log } = await running.ended;
+    expect(exit, log).toBe(0);
+    expect(JSON.parse(message ?? '')).toEqual({ preallocationApplied: false, message: 'Upload Complete' });
+    const found = await stat(root('data/disk.img'));
+    expect([found.size, found.mode & 0o777]).toEqual([USABLE, 0o660]);
+    expect(await difference(at('www/raw'), root('data/disk.img'), SIZE)).toBeUndefined();
+    expect(await readdir(root('data'))).toEqual(['disk.img']);
+  });
+
+  test('as a form, async too', async () => {
+    for (const path of ['/v1beta1/upload-form', '/v1beta1/upload-form-async']) {
+      await rm(root('dev/termination-log'), { force: true });
+      await using running = await pod();
+      const wrong = await curl([...as(client), '-F', `other=@${at('www/qcow2')}`, running.url + path]);
+      expect([wrong.status, wrong.body]).toEqual([400, expect.stringContaining("no part named 'file'")]);
+      const answer = await curl([...as(client), '-F', `file=@${at('www/qcow2')}`, running.url + path]);
+      expect(answer.status, answer.body).toBe(200);
+      expect((await running.ended).exit).toBe(0);
+      expect(await difference(at('www/raw'), root('data/disk.img'), SIZE)).toBeUndefined();
+    }
+  });
+
+  test('onto a device', async () => {
+    await using device = await loopDevice(at('device'), SIZE + MiB);
+    await run('ln', 'coreutils', ['-s', device.path, root('dev/cdi-block-volume')]);
+    await using running = await pod({ DESTINATION: '/dev/cdi-block-volume' });
+    const answer = await post(`${running.url}/v1beta1/upload`, at('www/qcow2'));
+    expect(answer.status, answer.body).toBe(200);
+    expect((await running.ended).exit).toBe(0);
+    expect(await difference(at('www/raw'), device.path, SIZE)).toBeUndefined();
+  });
+
+  test('of an archive is unpacked', async () => {
+    await shell(
+      `mkdir -p ${at('tree/sub')} && echo content > ${at('tree/sub/file')} && tar -C ${at('tree')} -czf ${at('tree.tar.gz')} .`,
+    );
+    await using running = await pod();
+    const answer = await post(`${running.url}/v1beta1/upload-archive`, at('tree.tar.gz'));
+    expect(answer.status, answer.body).toBe(200);
+    expect((await running.ended).exit).toBe(0);
+    expect(await readFile(root('data/sub/file'), 'utf8')).toBe('content\n');
+  });
+
+  test('that fails is told in the words of the contract, and the next one is taken', async () => {
+    await using running = await pod({ UPLOAD_IMAGE_SIZE: '16Mi' });
+    const url = `${running.url}/v1beta1/upload`;
+    const large = await post(url, at('www/qcow2'));
+    expect([large.status, large.body]).toEqual([
+      400,
+      expect.stringMatching(
+        /^Saving stream failed: effective image size is larger than the reported available storage: /,
+      ),
+    ]);
+    const bytes = await readFile(at('www/qcow2'));
+    await writeFile(at('short'), bytes.subarray(0, 100 * KiB));
+    await bootableDisk(at('small'), 16 * MiB).catch(() => undefined);
+    await shell(`head -c 8M /dev/urandom > ${at('small')}`);
+    const digest = await post(url, at('small'), '-H', `Repr-Digest: sha-256=:${Buffer.alloc(32).toString('base64')}:`);
+    expect([digest.status, digest.body]).toEqual([400, expect.stringContaining('was demanded')]);
+    expect((await post(url, at('small'))).status).toBe(200);
+    expect((await running.ended).exit).toBe(0);
+    expect(await difference(at('small'), root('data/disk.img'), 8 * MiB)).toBeUndefined();
+  });
+});
+
+test('only the client that the certificate names, one upload at a time, and no other path', async () => {
+  await using running = await pod();
+  const url = `${running.url}/v1beta1/upload`;
+  const none = await curl([
+    '--cacert',
+    at('ca.pem'),
+    '-X',
+    'POST',
+    '-T',
+    at('www/raw'),
+    '-H',
+    'Expect: 100-continue',
+    url,
+  ]);
+  expect([none.status, none.sent]).toEqual([401, 0]);
+  const other = await curl([...as(stranger), '-X', 'POST', '-T', at('www/qcow2'), url]);
+  expect(other.status).toBe(401);
+  for (const [path, method] of [
+    ['/v1beta1/upload', 'PUT'],
+    ['/v1beta1/upload', 'HEAD'],
+    ['/', 'POST'],
+    ['/v2/upload', 'POST'],
+  ] as const) {
+    const { status } = await curl([
+      ...as(client),
+      ...(method === 'HEAD' ? ['-I'] : ['-X', method]),
+      running.url + path,
+    ]);
+    expect([path, method, status]).toEqual([path, method, 404]);
+  }
+  const slow = post(url, at('www/raw'), '--limit-rate', '12M');
+  await sleep(1000);
+  expect((await post(url, at('www/qcow2'))).status).toBe(503);
+  expect((await slow).status).toBe(200);
+  expect((await running.ended).exit).toBe(0);
+}, 30_000);
+
+test('a deadline ends it; a stop is no success; a wrong environment is named', async () => {
+  await using late = await pod({ DEADLINE: new Date(Date.now() + 2000).toISOString() });
+  const passed = await late.ended;
+  expect([passed.exit, JSON.parse(passed.message ?? '')]).toEqual([
+    0,
+    { deadlinePassed: true, message: 'Deadline Passed' },
+  ]);
+  await rm(root('dev/termination-log'));
+  const wrong = await pod({ UPLOAD_IMAGE_SIZE: 'much' });
+  expect(await wrong.ended).toMatchObject({ exit: 1, message: "UPLOAD_IMAGE_SIZE 'much' is no size of a volume" });
+  for (const env of [
+    { LISTEN_PORT: 'x' },
+    { FILESYSTEM_OVERHEAD: '2' },
+    { DEADLINE: 'soon' },
+    { TLS_MIN_VERSION: 'SSL' },
+    { PREALLOCATION: 'maybe' },
+    { TLS_KEY_FILE: 'k' },
+  ]) {
+    expect(() => settingsOf({ UPLOAD_IMAGE_SIZE: '1Gi', ...env }, '/')).toThrow(Object.keys(env)[0]);
+  }
+});
+
+test('a sender who goes leaves nothing that looks like a disk', async () => {
+  await using running = await pod({ TLS_KEY_FILE: '', TLS_CERT_FILE: '', CLIENT_CERT_FILE: '' });
+  const port = Number(new URL(running.url).port);
+  const socket = connect(port, '127.0.0.1');
+  socket.write(`POST /v1beta1/upload HTTP/1.1\r\nHost: x\r\nContent-Length: ${SIZE}\r\n\r\n`);
+  socket.write((await readFile(at('www/raw'))).subarray(0, 4 * MiB));
+  await sleep(500);
+  socket.destroy();
+  await sleep(500);
+  const head = Buffer.alloc(512);
+  const { open } = await import('node:fs/promises');
+  await using file = await open(join(root('data'), 'disk.img'));
+  await file.read(head, 0, 512, 0);
+  expect(head.readUInt16LE(510)).not.toBe(0xaa55);
+});
