@@ -36,7 +36,10 @@ export async function buildServer(options: ServerOptions): Promise<FastifyInstan
         if (request.method === 'POST' && /^(PATCH|DELETE|HEAD)$/.test(String(method))) request.method = String(method);
         handler(request, response);
       };
-      const server = createServer({ maxHeaderSize: LONGEST_HEADER, headersTimeout: HEADER }, overridden);
+      const server = createServer(
+        { maxHeaderSize: LONGEST_HEADER, headersTimeout: HEADER, connectionsCheckingInterval: HEADER / 6 },
+        overridden,
+      );
       // An upload takes as long as it takes; who is silent is noticed by Pipe.
       server.requestTimeout = 0;
       holdBack(server, overridden);
