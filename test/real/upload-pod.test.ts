@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { issue, authority as issuing, type Pair as Pair_ } from '../../src/pki/authority.ts';
 import { settingsOf } from '../../src/uploader/pod/settings.ts';
 import { loopDevice } from '../support/devices.ts';
 import { bootableDisk, difference, KiB, MiB, qcow2, run, shell } from '../support/images.ts';
@@ -46,7 +47,7 @@ interface Pod extends AsyncDisposable {
   readonly ended: Promise<{ exit: number | null; message: string | undefined; log: string }>;
 }
 
-async function pod(more: Record<string, string> = {}): Promise<Pod> {
+async function pod(more: Record<string, string> = {}, ca = at('ca.pem')): Promise<Pod> {
   const port = await freePort();
   const env = {
     PATH: process.env.PATH ?? '',
@@ -74,7 +75,7 @@ async function pod(more: Record<string, string> = {}): Promise<Pod> {
   });
   const url = `${env.TLS_KEY_FILE === '' ? 'http' : 'https'}://127.0.0.1:${port}`;
   for (let tries = 0; tries < 200 && child.exitCode === null; tries += 1) {
-    const { status } = await curl(['--cacert', at('ca.pem'), `${url}/healthz`]);
+    const { status } = await curl(['--cacert', ca, `${url}/healthz`]);
     if (status === 200) break;
     await sleep(50);
   }
@@ -206,6 +207,56 @@ test('only the client that the certificate names, one upload at a time, and no o
   expect((await slow).status).toBe(200);
   expect((await running.ended).exit).toBe(0);
 }, 30_000);
+
+test('certificates are taken up when their files change, those of both authorities while they overlap', async () => {
+  const [first, second] = [await issuing('first', 60_000_000), await issuing('second', 60_000_000)];
+  const put = async (from: Pair_, bundle: readonly string[]): Promise<void> => {
+    const leaf = await issue(from, {
+      commonName: 'localhost',
+      names: ['localhost', '127.0.0.1'],
+      use: 'server',
+      duration: 6e7,
+    });
+    await Promise.all([
+      writeFile(at('tls.key'), leaf.key),
+      writeFile(at('tls.crt'), leaf.certificate),
+      writeFile(at('bundle.crt'), bundle.join('\n')),
+    ]);
+  };
+  const clientOf = async (from: Pair_, name: string): Promise<string[]> => {
+    const leaf = await issue(from, { commonName: NAME, use: 'client', duration: 6e7 });
+    await writeFile(at(`${name}.crt`), leaf.certificate);
+    await writeFile(at(`${name}.key`), leaf.key);
+    return ['--cert', at(`${name}.crt`), '--key', at(`${name}.key`), '-H', 'Expect:'];
+  };
+  await put(first, [first.certificate]);
+  await writeFile(at('first.pem'), first.certificate);
+  await writeFile(at('second.pem'), second.certificate);
+  await using running = await pod(
+    { TLS_KEY_FILE: at('tls.key'), TLS_CERT_FILE: at('tls.crt'), CLIENT_CERT_FILE: at('bundle.crt') },
+    at('first.pem'),
+  );
+  const [old, fresh] = [await clientOf(first, 'old'), await clientOf(second, 'fresh')];
+  const asked = async (ca: string, pair: readonly string[]): Promise<number> =>
+    (
+      await curl([
+        '--cacert',
+        at(ca),
+        ...pair,
+        '-X',
+        'POST',
+        '-H',
+        'x-cdi-content-type: none',
+        '-d',
+        '',
+        `${running.url}/v1beta1/upload`,
+      ])
+    ).status;
+  expect([await asked('first.pem', old), await asked('first.pem', fresh)]).toEqual([415, 401]);
+  await put(second, [second.certificate, first.certificate]);
+  for (let tries = 0; tries < 60 && (await asked('second.pem', fresh)) !== 415; tries += 1) await sleep(250);
+  expect([await asked('second.pem', fresh), await asked('second.pem', old)]).toEqual([415, 415]);
+}, 60_000);
 
 test('a deadline ends it; a stop is no success; a wrong environment is named', async () => {
   await using late = await pod({ DEADLINE: new Date(Date.now() + 2000).toISOString() });

@@ -15,7 +15,6 @@ try {
   const settings = settingsOf(process.env, ROOT);
   await using server = await servePod(settings, scratchOf(SCRATCH), { info: say, warn: say });
   say(`waiting for an upload into ${settings.destination} at port ${server.port}`);
-  process.on('SIGHUP', () => server.reload());
   const stopped = new Promise<'stopped'>((resolve) => {
     for (const name of ['SIGTERM', 'SIGINT'] as const) process.once(name, () => resolve('stopped'));
   });

@@ -1,4 +1,4 @@
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readFileSync, unwatchFile, watchFile } from 'node:fs';
 import { chmod } from 'node:fs/promises';
 import { createServer as createPlain, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { createServer as createSecure } from 'node:https';
@@ -32,8 +32,6 @@ export interface PodServer extends AsyncDisposable {
   readonly port: number;
   /** Resolves once. */
   readonly outcome: Promise<Outcome>;
-  /** New certificates count for new connections. */
-  reload(): void;
 }
 
 /** One volume, one upload: others are told 503 meanwhile, and 409 afterwards. */
@@ -144,15 +142,13 @@ export async function servePod(settings: Settings, scratch: string | undefined, 
     return state !== 'taken';
   });
   const { port } = server.address() as { port: number };
+  const unwatch = settings.tls && watch(server as SecureServer, settings.tls, log);
   return {
     port,
     outcome,
-    reload: () => {
-      if (settings.tls && 'setSecureContext' in server)
-        (server as ReturnType<typeof createSecure>).setSecureContext(contextOf(settings.tls));
-    },
     async [Symbol.asyncDispose]() {
       clearInterval(late);
+      unwatch?.();
       server.closeAllConnections();
       await new Promise<void>((resolve) => server.close(() => resolve()));
     },
@@ -166,6 +162,28 @@ function contextOf({ key, certificate, clients, minVersion, ciphers }: NonNullab
     ca: readFileSync(clients),
     minVersion,
     ...(ciphers === undefined ? {} : { ciphers }),
+  };
+}
+
+/** Milliseconds between two looks at the files of the certificates: a secret of Kubernetes changes in place. */
+const LOOK = 5000;
+
+type SecureServer = ReturnType<typeof createSecure>;
+
+/** New certificates count for new connections; a pair that does not fit together yet is looked at again. Ends by the answer. */
+function watch(server: SecureServer, tls: NonNullable<Settings['tls']>, log: Log): () => void {
+  const reload = (): void => {
+    try {
+      server.setSecureContext(contextOf(tls));
+      log.info('the certificates were read again');
+    } catch (error) {
+      log.warn(`the certificates stay as they were: ${(error as Error).message}`);
+    }
+  };
+  const files = [tls.key, tls.certificate, tls.clients];
+  for (const file of files) watchFile(file, { interval: LOOK, persistent: false }, reload);
+  return () => {
+    for (const file of files) unwatchFile(file, reload);
   };
 }
 
