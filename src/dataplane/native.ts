@@ -223,6 +223,20 @@ export interface Conversion extends Intake {
   abort(reason?: string): Promise<void>;
 }
 
+/** A disk that is put together in any order. No two calls at a time may touch the same byte of it. */
+export interface Patch {
+  /** Copies at most 8 MiB, and writes them. Throws BAD_SPEC beyond the disk's end, NO_SPACE, IO. */
+  write(offset: number, bytes: Uint8Array): Promise<void>;
+  zero(offset: number, length: number): Promise<void>;
+  /** What was written is durable, but for the held ends. */
+  flush(): Promise<void>;
+  /** Pairs of offsets: where there may be data. */
+  extents(): Promise<Float64Array>;
+  /** Makes it a disk; its digest. */
+  finish(): Promise<string>;
+  abort(): void;
+}
+
 export interface UnpackingInit {
   /** A directory, which is made if it does not exist. */
   readonly target: string;
@@ -284,6 +298,11 @@ export interface Native {
   openTarget(spec: TargetSpec): Promise<NativeTarget>;
   /** With a probe that found the disk, what it found counts. */
   startConversion(target: NativeTarget, init: ConversionInit, probe?: Probe): Promise<Conversion>;
+  /** A disk of `size` bytes of zeros on the target, to be written in any order. */
+  beginPatch(
+    target: NativeTarget,
+    init: { readonly identity: string; readonly size: number; readonly preallocate: boolean },
+  ): Promise<Patch>;
   startUnpacking(init: UnpackingInit): Promise<Unpacking>;
   /**
    * What the kernel refuses of the confinement of the engine's threads, as a sentence for people; undefined when it

@@ -3,6 +3,9 @@ import { asFerryError, type Code, FerryError } from '../dataplane/errors.ts';
 import { type Snapshot, type TransferOptions, type TransferReport, transfer } from '../dataplane/transfer.ts';
 import type { Progress, Volume } from './volume.ts';
 
+/** A disk that is whole. */
+export type Made = Pick<TransferReport, 'diskDigest' | 'virtualSize'>;
+
 /** Beside the disk: where what has no place yet may wait, and what must be remembered of a source is kept. */
 export interface Places {
   readonly spill?: string;
@@ -10,7 +13,7 @@ export interface Places {
 }
 
 interface Ends {
-  readonly publish: (report: TransferReport) => Promise<void>;
+  readonly publish: (disk: Made) => Promise<void>;
   readonly discard: () => Promise<void>;
   readonly failed: (error: FerryError) => void;
   readonly over: () => void;
@@ -32,7 +35,7 @@ export class Filling {
   readonly #ends: Ends;
   readonly #stop = new AbortController();
   #seen: Snapshot | undefined;
-  #running: Promise<TransferReport> | undefined;
+  #running: Promise<unknown> | undefined;
   /** Nobody will go on with it when it ends otherwise. */
   lost = false;
   /** Who wants to know how far it is. */
@@ -58,29 +61,32 @@ export class Filling {
 
   /** Carries the disk, and puts the volume in its place when it is whole and verified. To be called once. */
   carry(options: Omit<TransferOptions, 'target'>, log: Log): Promise<TransferReport> {
-    this.#running = this.#carry(
-      { ...options, target: this.path, ...(this.#spill === undefined ? {} : { spill: this.#spill }) },
-      log,
-    );
-    this.#running.catch(() => undefined); // told to who asked
-    return this.#running;
+    const spill = this.#spill === undefined ? {} : { spill: this.#spill };
+    return this.fill((signal) => this.#carry({ ...options, target: this.path, ...spill }, signal, log));
   }
 
-  async #carry(options: TransferOptions, log: Log): Promise<TransferReport> {
+  /** Whatever makes a whole disk of the file. To be called once; `watch` is not told of it. */
+  fill<T extends Made>(work: (signal: AbortSignal) => Promise<T>): Promise<T> {
+    const running = this.#fill(work);
+    running.catch(() => undefined); // told to who asked
+    this.#running = running;
+    return running;
+  }
+
+  #carry(options: TransferOptions, signal: AbortSignal, log: Log): Promise<TransferReport> {
     const size = options.size ?? this.size;
     const seen = (snapshot: Snapshot): void => {
       this.#seen = snapshot;
       this.watch(snapshot);
     };
+    return transfer({ ...options, ...(size === undefined ? {} : { size }) }, signal, seen, log);
+  }
+
+  async #fill<T extends Made>(work: (signal: AbortSignal) => Promise<T>): Promise<T> {
     try {
-      const report = await transfer(
-        { ...options, ...(size === undefined ? {} : { size }) },
-        this.#stop.signal,
-        seen,
-        log,
-      );
-      await this.#ends.publish(report);
-      return report;
+      const made = await work(this.#stop.signal);
+      await this.#ends.publish(made);
+      return made;
     } catch (thrown) {
       const error = asFerryError(thrown, 'target');
       if (this.lost || WRONG.includes(error.code)) await this.#ends.discard();

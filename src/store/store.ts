@@ -1,3 +1,4 @@
+import type { Stats } from 'node:fs';
 import { mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import type { Log } from '../dataplane/context.ts';
@@ -6,8 +7,7 @@ import { hostKey } from '../dataplane/hostkey.ts';
 import { parseIdentity } from '../dataplane/identity.ts';
 import { inspectTarget } from '../dataplane/inspect.ts';
 import { type NativeTarget, native, type Recovered } from '../dataplane/native.ts';
-import type { TransferReport } from '../dataplane/transfer.ts';
-import { Filling, type Places } from './filling.ts';
+import { Filling, type Made, type Places } from './filling.ts';
 import { type Failure, type Volume, volumeName } from './volume.ts';
 
 /** What was on its way into a volume. */
@@ -36,6 +36,8 @@ export class Store implements AsyncDisposable {
   /** Volumes that something is done with. */
   readonly #fillings = new Map<string, Filling>();
   readonly #held = new Set<string>();
+  /** What files were when they were last opened. */
+  readonly #seen = new Map<string, { readonly version: string; readonly volume: Volume }>();
   readonly #failures = new Map<string, Failure>();
 
   private constructor(directory: string, own: NativeTarget, log: Log) {
@@ -115,9 +117,26 @@ export class Store implements AsyncDisposable {
     return last && { name, state: 'failed', failure: last };
   }
 
-  async #inspect(name: string, path: string): Promise<Volume | undefined> {
+  /**
+   * What a file is. It is opened, and locked for that moment, only when it has changed since it was looked at: who starts a
+   * machine from it must not find it locked because somebody watches. `now`: also whether another program has it.
+   */
+  async #inspect(name: string, path: string, now = false): Promise<Volume | undefined> {
     const found = await stat(path).catch(() => undefined);
-    if (!found) return undefined;
+    if (!found) {
+      this.#seen.delete(path);
+      return undefined;
+    }
+    const version = `${found.ino} ${found.size} ${found.mtimeMs} ${found.ctimeMs}`;
+    const before = this.#seen.get(path);
+    if (!now && before?.version === version) return before.volume;
+    const volume = await this.#open(name, path, found);
+    if (volume.state === 'busy') this.#seen.delete(path);
+    else this.#seen.set(path, { version, volume });
+    return volume;
+  }
+
+  async #open(name: string, path: string, found: Stats): Promise<Volume> {
     // stat(2): st_blocks counts units of 512 bytes whatever the file system's block is.
     const facts = { name, size: found.size, allocated: found.blocks * 512, changed: found.mtime.toISOString() };
     try {
@@ -144,7 +163,7 @@ export class Store implements AsyncDisposable {
     }
     this.#held.add(name);
     try {
-      const before = await this.#inspect(name, this.path(name));
+      const before = await this.#inspect(name, this.path(name), true);
       if (before?.state === 'busy') {
         throw new FerryError(`${name} is in use by another program`, { code: 'BUSY', stage: 'target' });
       }
@@ -180,10 +199,7 @@ export class Store implements AsyncDisposable {
     }
   }
 
-  async #publish(
-    name: string,
-    { diskDigest, virtualSize }: Pick<TransferReport, 'diskDigest' | 'virtualSize'>,
-  ): Promise<void> {
+  async #publish(name: string, { diskDigest, virtualSize }: Made): Promise<void> {
     await rename(this.#incoming(name), this.path(name));
     await this.#discard(name);
     await this.#settle();
@@ -222,7 +238,7 @@ export class Store implements AsyncDisposable {
 
   /** NOT_FOUND, BUSY. What is on its way into it is stopped and goes too. */
   async remove(name: string): Promise<void> {
-    const volume = await this.show(name);
+    await this.show(name);
     const filling = this.#fillings.get(name);
     this.#failures.delete(name);
     if (filling) {
@@ -231,7 +247,7 @@ export class Store implements AsyncDisposable {
       this.#failures.delete(name);
       if (!(await this.#inspect(name, this.path(name)))) return;
     }
-    if (volume.state === 'busy') {
+    if ((await this.#inspect(name, this.path(name), true))?.state === 'busy') {
       throw new FerryError(`${name} is in use by another program`, { code: 'BUSY', stage: 'target' });
     }
     await rm(this.path(name), { force: true });

@@ -87,6 +87,8 @@ export class Pipe implements Source {
       // The close that follows says all that there is to say.
       body.on('error', () => undefined);
       if (signal.aborted) return onAbort();
+      // Its sender went before anybody listened.
+      if (body.destroyed && !body.readableEnded) return onClose();
       signal.addEventListener('abort', onAbort, { once: true });
       body.on('data', onData).on('end', onEnd).on('close', onClose);
     });

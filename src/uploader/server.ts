@@ -6,6 +6,7 @@ import { FerryError } from '../dataplane/errors.ts';
 import { authorize } from './access.ts';
 import { holdBack } from './continue.ts';
 import { ietf } from './protocols/ietf.ts';
+import { images } from './protocols/images.ts';
 import { plain } from './protocols/plain.ts';
 import { tus } from './protocols/tus.ts';
 import { refuse } from './refuse.ts';
@@ -92,6 +93,7 @@ export async function buildServer(options: ServerOptions): Promise<FastifyInstan
   await app.register(plain, service);
   await app.register(tus, service);
   await app.register(ietf, service);
+  await app.register(images, service);
   app.addHook('onClose', async () => {
     service.queue.clear();
     await service.uploads[Symbol.asyncDispose]();

@@ -42,6 +42,8 @@ export interface Past extends Before {
 }
 
 const NAME = 'upload of ';
+/** Characters of a label that are kept: it is part of a journal's identity. */
+const LONGEST_LABEL = 200;
 
 /** The id of an upload whose journal has this identity, and what was declared of it; undefined for what is none. */
 export function uploadOf(identity: Identity | undefined): { id: string; declared: Declared } | undefined {
@@ -89,7 +91,7 @@ export class Upload {
     this.volume = filling.name;
     this.#filling = filling;
     this.declared = declared;
-    const name = NAME + (label ?? filling.name);
+    const name = NAME + (label ?? filling.name).slice(0, LONGEST_LABEL);
     this.#pipe = new Pipe(name, length, past);
     filling.watch = ({ phase }) => {
       if (phase === 'moving') this.#pipe.admit();
@@ -136,6 +138,11 @@ export class Upload {
   /** Bytes that were taken. */
   get offset(): number {
     return this.#pipe.taken;
+  }
+
+  /** Nothing is decided yet: it takes memory and threads. */
+  get open(): boolean {
+    return this.#report === undefined && this.#failure === undefined;
   }
 
   get complete(): boolean {

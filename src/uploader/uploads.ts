@@ -8,15 +8,22 @@ import { type Declared, Upload, type UploadOptions, uploadOf } from './upload.ts
 interface Options extends Omit<UploadOptions, 'journalKey'> {
   readonly expiry: number;
   readonly store: Store;
+  /** Uploads that are open at once. */
+  readonly transfers: number;
 }
 
 /** How often unfinished uploads are looked at, milliseconds. */
 const LOOK = 10_000;
 
+/** Milliseconds without a body after which a sender counts as away. */
+const AWAY = 30_000;
+
 /** Uploads that can be gone on with, by their ids. */
 export class Uploads implements AsyncDisposable {
   readonly #options: Options;
   readonly #known = new Map<string, Upload>();
+  /** Of earlier processes, that are being taken up. */
+  readonly #reviving = new Map<string, Promise<Upload | undefined>>();
   readonly #timer: NodeJS.Timeout;
   readonly #forOne: UploadOptions;
 
@@ -27,7 +34,14 @@ export class Uploads implements AsyncDisposable {
     this.#timer.unref();
   }
 
-  begin(filling: Filling, declared: Declared): Upload {
+  /** BUSY where as many as may be are being sent; one whose sender is away makes room, and can be gone on with. */
+  async begin(filling: Filling, declared: Declared): Promise<Upload> {
+    try {
+      await this.#makeRoom();
+    } catch (thrown) {
+      filling.release();
+      throw thrown;
+    }
     const upload = new Upload(filling, declared, this.#forOne);
     this.#known.set(upload.id, upload);
     return upload;
@@ -43,7 +57,26 @@ export class Uploads implements AsyncDisposable {
     });
   }
 
-  async #revive(id: string): Promise<Upload | undefined> {
+  async #makeRoom(): Promise<void> {
+    const open = [...this.#known.values()].filter((upload) => upload.open);
+    if (open.length < this.#options.transfers) return;
+    const away = open.filter((one) => !one.sending && !one.complete && Date.now() - one.active > AWAY);
+    const [longest] = away.sort((one, other) => one.active - other.active);
+    if (!longest) {
+      const message = `${open.length} uploads are under way, which is as many as may be: try again`;
+      throw new FerryError(message, { code: 'ABORTED', stage: 'plan', retryable: true, retryAfter: 5 });
+    }
+    this.#known.delete(longest.id);
+    await longest.abandon('it made room for another upload: it can be gone on with', false);
+  }
+
+  #revive(id: string): Promise<Upload | undefined> {
+    const reviving = this.#reviving.get(id) ?? this.#revived(id).finally(() => this.#reviving.delete(id));
+    this.#reviving.set(id, reviving);
+    return reviving;
+  }
+
+  async #revived(id: string): Promise<Upload | undefined> {
     const { store } = this.#options;
     for (const { name, recovered, kept } of await store.unfinished()) {
       if (recovered.kind !== 'checkpoint' && recovered.kind !== 'finishing') continue;
@@ -53,6 +86,7 @@ export class Uploads implements AsyncDisposable {
       if (!head) continue;
       const { declared } = found;
       const offset = recovered.kind === 'finishing' ? (declared.length ?? 0) : recovered.watermark;
+      await this.#makeRoom();
       // It was allowed to when it began.
       const filling = await store.fill(name, true);
       const upload = new Upload(filling, declared, this.#forOne, { id, offset, head });

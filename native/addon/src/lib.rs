@@ -8,6 +8,7 @@ pub mod extents;
 mod intake;
 pub mod limits;
 pub mod offset;
+pub mod patch;
 pub mod promise;
 pub mod sandbox;
 pub mod sniff;

@@ -37,12 +37,12 @@ export async function beginResumable(
   const complete = request.headers['upload-complete'] === '?1';
   const { length: body, ...rest } = declared;
   const length = lengthOf(request) ?? (complete ? body : undefined);
-  const upload = service.uploads.begin(filling, { ...rest, ...(length === undefined ? {} : { length }) });
+  const upload = await service.uploads.begin(filling, { ...rest, ...(length === undefined ? {} : { length }) });
   const location = `/uploads/${upload.id}`;
   reply.header('location', location);
   letSend(request.raw, reply.raw);
   inform(request, location);
-  return append(service, upload, request, reply.code(201), 0);
+  return append(upload, request, reply.code(201), 0);
 }
 
 /** https://datatracker.ietf.org/doc/draft-ietf-httpbis-resumable-upload/: what follows the first request of an upload. */
@@ -92,7 +92,7 @@ export const ietf: FastifyPluginAsync<Service> = async (app, service) => {
         );
       }
       letSend(request.raw, reply.raw);
-      return append(service, upload, request, reply.code(200), wanted);
+      return append(upload, request, reply.code(200), wanted);
     },
   );
 
@@ -106,15 +106,13 @@ export const ietf: FastifyPluginAsync<Service> = async (app, service) => {
   );
 };
 
-async function append(
-  _service: Service,
-  upload: Upload,
-  request: FastifyRequest,
-  reply: FastifyReply,
-  offset: number,
-): Promise<unknown> {
+async function append(upload: Upload, request: FastifyRequest, reply: FastifyReply, offset: number): Promise<unknown> {
   const last = request.headers['upload-complete'] === '?1';
-  if (!(await upload.take(request.raw, offset))) return reply.hijack();
+  if (!(await upload.take(request.raw, offset))) {
+    // Its sender has gone, or has come back by another connection.
+    request.raw.socket.destroy();
+    return reply.hijack();
+  }
   if (!last && !upload.complete) return told(reply, upload).send();
   const report: TransferReport = await upload.finish();
   return told(reply, upload).send(reported(upload.volume, report));

@@ -49,7 +49,7 @@ export const plain: FastifyPluginAsync<Service> = async (app, service) => {
       const report = await service.queue.add(async () => {
         if (declared.length === 0) return blank(service, filling, size);
         letSend(request.raw, reply.raw);
-        return whole(service.uploads.begin(filling, declared), request.raw, service);
+        return whole(await service.uploads.begin(filling, declared), request.raw, service);
       });
       return await reply.code(201).header('location', `/volumes/${name}`).send(reported(name, report));
     } finally {

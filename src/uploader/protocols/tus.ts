@@ -53,7 +53,7 @@ export const tus: FastifyPluginAsync<Service> = async (app, service) => {
       const replace = (request.query.replace ?? told.get('replace')) === 'true';
       const [size, digest, label] = [told.get('size'), told.get('digest'), told.get('filename')];
       const filling = await store.fill(name, replace);
-      const upload = uploads.begin(filling, {
+      const upload = await uploads.begin(filling, {
         length,
         ...(size === undefined ? {} : { size: parseSize(size) }),
         ...(digest === undefined ? {} : { digest: parseDigest(digest) }),

@@ -4,18 +4,18 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError, mpsc::Sender};
 use std::thread::JoinHandle;
 
-use crate::digest::{self, LEAF, leaf_hash};
+use crate::digest;
 use crate::error::{Code, Error, Result, Stage};
 use crate::journal::{self, Finishing, Journal};
-use crate::mark;
 use crate::targets::{Kind, Target, qcow2};
-use crate::zeros::{GRAIN, data_runs};
+use crate::zeros::data_runs;
 
 use super::checkpoint::Note;
 use super::decoder::Decoded;
-use super::ends::{HELD, tail_start};
+use super::ends::HELD;
 use super::hasher::{Hasher, SourceDigest};
 use super::jobs::Jobs;
+use super::seal::{Held, Sealing, clear_beyond, complete_digest};
 use super::shared::Shared;
 use super::worker::Sinkhole;
 use super::{Options, Report};
@@ -134,37 +134,6 @@ impl Done {
         }
     }
 
-    /// Hashes of leaves that no worker kept: the held ends from memory, the rest from the target, whose holes are zeros.
-    fn complete_digest(&self, length: u64, head: &[u8], tail_at: u64, tail: &[u8]) -> Result<u64> {
-        for (at, bytes) in [(0, head), (tail_at, tail)] {
-            let hashes: Vec<_> = bytes.chunks(LEAF as usize).map(leaf_hash).collect();
-            self.to.digest.set(at / LEAF, &hashes);
-        }
-        let mut reread = 0;
-        let mut buffer = crate::bytes::Aligned::zeroed(crate::bytes::SLAB);
-        for range in self.to.digest.missing(length) {
-            let (mut at, end) = (range.start * LEAF, (range.end * LEAF).min(length));
-            for data in self.to.target.data_ranges(at, end)? {
-                let begin = at.max(data.start / LEAF * LEAF);
-                self.to.digest.set_zero(at / LEAF, (begin - at) / LEAF);
-                at = begin;
-                let until = data.end.next_multiple_of(LEAF).min(end);
-                while at < until {
-                    self.shared.check()?;
-                    let n = (until - at).min(buffer.len() as u64);
-                    let piece = &mut buffer[..n as usize];
-                    self.to.target.read(at, piece)?;
-                    let hashes: Vec<_> = piece.chunks(LEAF as usize).map(leaf_hash).collect();
-                    self.to.digest.set(at / LEAF, &hashes);
-                    reread += n;
-                    at += n;
-                }
-            }
-            self.to.digest.set_zero(at / LEAF, (end.max(at) - at).div_ceil(LEAF));
-        }
-        Ok(reread)
-    }
-
     fn finish(&self, journal: &mut Option<Journal>) -> Result<Report> {
         let target = Arc::clone(&self.to.target);
         let kind = target.facts().kind;
@@ -179,72 +148,48 @@ impl Done {
         if kind == Kind::File {
             target.set_length(length.max(HELD))?;
         } else if kind == Kind::Block && !self.options.onto {
-            self.clear_beyond(&*target, length)?;
+            clear_beyond(&*target, length, &|| self.shared.check())?;
         } else if kind == Kind::Image {
             target.set_length(length)?;
         }
         let (head, tail_at, tail) = self.to.ends.take();
+        let held = Held { head, tail_at, tail };
         target.flush()?;
-        let reread = self.complete_digest(length, &head, tail_at, &tail)?;
+        let reread = complete_digest(&self.to.digest, &target, length, &held, &|| self.shared.check())?;
         let disk_digest = self.to.digest.finish(length)?;
         self.demand_disk_digest(&disk_digest)?;
-        let report = self.report(length, disk_digest, reread, head.len() + tail.len());
-        if let Some(journal) = journal.take() {
-            let failpoint = self.options.failpoint.clone();
-            let step = |name: &'static str| fail(failpoint.as_deref(), name);
-            let cut = || self.last_but_one(&*target, length, disk_digest);
-            let sector = target.facts().logical_block as usize;
-            step("finish-data");
-            if tail_start(length) <= HELD {
-                let disk = [&head[..], &tail[..]].concat();
-                journal.finish_small(&disk, sector, &cut, &step)?;
-            } else {
-                let finishing = Finishing {
-                    identity_hash: journal::hash(self.options.identity.as_bytes()),
-                    virtual_size: length,
-                    disk_digest,
-                    source_digest: self.source_digest.map(short),
-                    head_hash: journal::hash(&head),
-                    written: report.written,
-                    zeroed: report.zeroed,
-                    skipped: report.skipped,
-                    resumes: self.resumes,
-                };
-                journal.finish(finishing, &head, tail_at, &tail, sector, &cut, &step)?;
-            }
-        }
+        let report = self.report(length, disk_digest, reread, held.head.len() + held.tail.len());
         if kind == Kind::Image {
-            for (at, bytes) in [(0, &head), (tail_at, &tail)] {
+            for (at, bytes) in [(0, &held.head), (held.tail_at, &held.tail)] {
                 data_runs(bytes, target.grain())
                     .try_for_each(|run| target.write(at + run.start as u64, &bytes[run]))?;
             }
             target.commit()?;
         }
-        if kind == Kind::File && !self.options.preallocate {
-            for (at, bytes) in [(0, &head), (tail_at, &tail)] {
-                give_back(&*target, at, bytes)?;
-            }
-        }
-        self.mark(disk_digest, length);
+        let finishing = Finishing {
+            identity_hash: journal::hash(self.options.identity.as_bytes()),
+            virtual_size: length,
+            disk_digest,
+            source_digest: self.source_digest.map(short),
+            head_hash: journal::hash(&held.head),
+            written: report.written,
+            zeroed: report.zeroed,
+            skipped: report.skipped,
+            resumes: self.resumes,
+        };
+        self.sealing(&*target, length, disk_digest).seal(journal.take(), finishing, &held)?;
         Ok(report)
     }
 
-    /// Everything is in place but what commits the disk: a file gets its length and the announcement of its mark.
-    fn last_but_one(&self, target: &dyn Target, length: u64, disk_digest: [u8; 32]) -> Result<()> {
-        if target.facts().kind == Kind::File {
-            target.set_length(length)?;
-        }
-        if let Some(path) = &self.options.marked {
-            // A file system without extended attributes keeps no mark; the disk is whole all the same.
-            let _ = mark::announce(path, &self.options.identity, disk_digest, length);
-        }
-        Ok(())
-    }
-
-    fn mark(&self, disk_digest: [u8; 32], virtual_size: u64) {
-        if let Some(path) = &self.options.marked {
-            // As above.
-            let _ = mark::write(path, &self.options.identity, disk_digest, virtual_size);
+    fn sealing<'a>(&'a self, target: &'a dyn Target, length: u64, disk_digest: [u8; 32]) -> Sealing<'a> {
+        Sealing {
+            target,
+            length,
+            disk_digest,
+            identity: &self.options.identity,
+            marked: self.options.marked.as_deref(),
+            preallocate: self.options.preallocate,
+            failpoint: self.options.failpoint.as_deref(),
         }
     }
 
@@ -262,11 +207,7 @@ impl Done {
         }
         let (head, _, _) = self.to.ends.take();
         let journal = journal.take().ok_or_else(Error::aborted)?;
-        let cut = || self.last_but_one(&*target, length, f.disk_digest);
-        let failpoint = self.options.failpoint.clone();
-        let sector = target.facts().logical_block as usize;
-        journal.finish_again(&head, sector, &cut, &|step| fail(failpoint.as_deref(), step))?;
-        self.mark(f.disk_digest, length);
+        self.sealing(&*target, length, f.disk_digest).seal_again(journal, &head)?;
         Ok(Report {
             virtual_size: length,
             source_bytes: self.shared.counters.source.load(Ordering::Relaxed),
@@ -289,19 +230,6 @@ impl Done {
             }
             _ => Ok(()),
         }
-    }
-
-    /// What lies beyond the disk may be an earlier tenant's: zeros, and the last partial sector filled up.
-    fn clear_beyond(&self, target: &dyn Target, length: u64) -> Result<()> {
-        let end = target.facts().length;
-        let mut at = length;
-        while at < end {
-            self.shared.check()?;
-            let n = (end - at).min(1 << 30);
-            target.zero(at, n)?;
-            at += n;
-        }
-        Ok(())
     }
 
     fn report(&self, length: u64, disk_digest: [u8; 32], reread: u64, ends: usize) -> Report {
@@ -335,18 +263,6 @@ fn void(shared: &Shared, identity: &str, journal: Option<&Journal>) {
     let _ = journal.begin_again(identity);
 }
 
-/// The room of the journal and of the held ends becomes a hole again where the disk is zeros.
-fn give_back(target: &dyn Target, at: u64, bytes: &[u8]) -> Result<()> {
-    let mut from = 0;
-    for run in data_runs(bytes, GRAIN).chain(std::iter::once(bytes.len()..bytes.len())) {
-        if run.start > from {
-            target.zero(at + from as u64, (run.start - from) as u64)?;
-        }
-        from = run.end;
-    }
-    Ok(())
-}
-
 /// What the finishing record has room for: a SHA-256, or the first half of a SHA-512.
 fn short(digest: SourceDigest) -> [u8; 32] {
     match digest {
@@ -354,13 +270,5 @@ fn short(digest: SourceDigest) -> [u8; 32] {
         SourceDigest::Sha512(bytes) => std::array::from_fn(|i| bytes[i]),
         // Never the digest of the source that is shown.
         SourceDigest::Crc32c(_) | SourceDigest::Md5(_) | SourceDigest::Sha1(_) => [0; 32],
-    }
-}
-
-/// Kills the process at the named step, as a power cut would.
-fn fail(wanted: Option<&str>, step: &str) {
-    if wanted == Some(step) {
-        let me = rustix::process::getpid();
-        let _ = rustix::process::kill_process(me, rustix::process::Signal::KILL);
     }
 }

@@ -75,7 +75,7 @@ enum Past {
 
 /// A file may be longer than its file system has room for: what is zero takes none. Unless all is to be reserved,
 /// only writing tells whether it fits.
-fn expect_room(disk: Option<u64>, preallocate: bool, target: &dyn Target) -> Result<()> {
+pub(super) fn expect_room(disk: Option<u64>, preallocate: bool, target: &dyn Target) -> Result<()> {
     let facts = target.facts();
     let code = match facts.kind {
         Kind::Block | Kind::Image => Code::TooLarge,
@@ -93,11 +93,10 @@ fn expect_room(disk: Option<u64>, preallocate: bool, target: &dyn Target) -> Res
 
 /// Empties a file, or clears what a probe would find on a device. Of a disk that is changed in place only the tail is
 /// cleared: the journal takes the head, and both are read again.
-fn prepare(target: &dyn Target, disk: Option<u64>, o: &Options) -> Result<()> {
+pub(super) fn prepare(target: &dyn Target, disk: Option<u64>, preallocate: bool, onto: bool) -> Result<()> {
     let facts = target.facts();
-    let preallocate = o.preallocate;
     match facts.kind {
-        _ if o.onto => {
+        _ if onto => {
             let disk = disk.unwrap_or(0);
             if preallocate {
                 target.preallocate(disk)?;
@@ -481,7 +480,7 @@ fn open_journal(target: &Arc<dyn Target>, key: &Key, o: &Options) -> Result<(Opt
             _ => {}
         }
     }
-    prepare(&**target, disk.or(o.source_length.filter(|_| o.onto)), o)?;
+    prepare(&**target, disk.or(o.source_length.filter(|_| o.onto)), o.preallocate, o.onto)?;
     let journal = Journal::begin(journal_store(target, length), key, &o.identity)?;
     Ok((Some(journal), Past::None, file && !o.onto))
 }

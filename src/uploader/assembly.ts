@@ -1,0 +1,88 @@
+import { randomBytes } from 'node:crypto';
+import { asFerryError, FerryError } from '../dataplane/errors.ts';
+import { hostKey } from '../dataplane/hostkey.ts';
+import { fromEngine, native, type Patch } from '../dataplane/native.ts';
+import type { Filling, Made } from '../store/filling.ts';
+
+/** A volume that somebody writes ranges into, in any order, until it is said to be whole. */
+export class Assembly {
+  readonly id = randomBytes(16).toString('hex');
+  readonly volume: string;
+  /** Bytes of the disk. */
+  readonly size: number;
+  /** Milliseconds since 1970 when something was last asked of it. */
+  active = Date.now();
+  readonly #patch: Patch;
+  /** Resolved when it is said to be whole, rejected when it will not be. */
+  readonly #whole: PromiseWithResolvers<void>;
+  readonly #made: Promise<Made>;
+
+  private constructor(
+    volume: string,
+    size: number,
+    patch: Patch,
+    whole: PromiseWithResolvers<void>,
+    made: Promise<Made>,
+  ) {
+    this.volume = volume;
+    this.size = size;
+    this.#patch = patch;
+    this.#whole = whole;
+    this.#made = made;
+  }
+
+  /** A disk of zeros. Throws TOO_LARGE, NO_SPACE. */
+  static async begin(filling: Filling, size: number, stateDirectory: string): Promise<Assembly> {
+    // What is unfinished cannot be gone on with: nobody but its sender knows what was written.
+    filling.lost = true;
+    const whole = Promise.withResolvers<void>();
+    const begun = Promise.withResolvers<Patch>();
+    const made = filling.fill(async (signal) => {
+      const target = await native().openTarget({ path: filling.path, key: await hostKey(stateDirectory) });
+      try {
+        const identity = JSON.stringify({ name: `pieces of ${filling.name}`, size });
+        const patch = await native().beginPatch(target, { identity, size, preallocate: false });
+        begun.resolve(patch);
+        signal.addEventListener('abort', () => whole.reject(signal.reason), { once: true });
+        try {
+          await whole.promise;
+          return { diskDigest: await patch.finish(), virtualSize: size };
+        } finally {
+          patch.abort();
+        }
+      } catch (thrown) {
+        const error = asFerryError(fromEngine(thrown), 'target');
+        begun.reject(error);
+        throw error;
+      } finally {
+        await target.close();
+      }
+    });
+    // Told to who waits for the one or the other.
+    whole.promise.catch(() => undefined);
+    return new Assembly(filling.name, size, await begun.promise, whole, made);
+  }
+
+  /** As Patch does, with our errors. */
+  async act<T>(act: (patch: Patch) => Promise<T>): Promise<T> {
+    this.active = Date.now();
+    try {
+      return await act(this.#patch);
+    } catch (thrown) {
+      throw asFerryError(fromEngine(thrown), 'target');
+    } finally {
+      this.active = Date.now();
+    }
+  }
+
+  /** All was written: the volume is whole when this resolves. May be called again. */
+  finish(): Promise<Made> {
+    this.#whole.resolve();
+    return this.#made;
+  }
+
+  async giveUp(why: string): Promise<void> {
+    this.#whole.reject(new FerryError(why, { code: 'ABORTED', stage: 'source' }));
+    await this.#made.catch(() => undefined);
+  }
+}

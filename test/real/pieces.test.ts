@@ -1,0 +1,142 @@
+// Volumes that are written in ranges: ovirt-imageio's client, unmodified, and what it does not do.
+import { execFile } from 'node:child_process';
+import { readFile, writeFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { promisify } from 'node:util';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+// @ts-expect-error plain JavaScript, so that it runs before anything is installed
+import { serverPath } from '../../scripts/toolchain.mjs';
+import { FaultProxy } from '../faults/proxy.ts';
+import type { Cli } from '../support/cli.ts';
+import { difference, MiB, qcow2, rawDisk, sha256 } from '../support/images.ts';
+import { curl, Served } from '../support/served.ts';
+import { site } from '../support/site.ts';
+
+const SIZE = 96 * MiB;
+const UPLOAD = `
+import sys
+from ovirt_imageio import client
+client.upload(sys.argv[1], sys.argv[2], None, max_workers=4)
+`;
+let program: Cli;
+let server: Served;
+let proxy: FaultProxy;
+const at = site(async (opened) => {
+  ({ program } = opened);
+  await rawDisk(at('www/raw'), SIZE, { run: 512 * 1024, zeros: 0.6 });
+  await qcow2(at('www/raw'), at('www/qcow2'));
+});
+beforeAll(async () => {
+  server = await Served.start(program, at('data'));
+  proxy = await FaultProxy.start({ port: Number(new URL(server.url).port) });
+}, 60_000);
+afterAll(async () => {
+  await proxy?.[Symbol.asyncDispose]();
+  await server?.[Symbol.asyncDispose]();
+});
+
+const file = (name: string): string => at(`data/${name}.img`);
+const imageio = (args: readonly string[]): Promise<unknown> =>
+  promisify(execFile)(join(dirname(serverPath('ovirt-imageio')), 'python3'), ['-c', UPLOAD, ...args]);
+
+async function begun(name: string, size: number, more = ''): Promise<string> {
+  const { status, body } = await curl(['-X', 'POST', `${server.url}/volumes/${name}/images?size=${size}${more}`]);
+  expect(status, body).toBe(201);
+  return (JSON.parse(body) as { image: string }).image;
+}
+
+async function finished(image: string): Promise<{ diskDigest: string }> {
+  const { status, body } = await curl(['-X', 'POST', `${server.url}${image}/finalize`]);
+  expect(status, body).toBe(200);
+  return JSON.parse(body) as { diskDigest: string };
+}
+
+test("ovirt-imageio's client uploads a sparse qcow2 over several connections", async () => {
+  const image = await begun('imageio', SIZE);
+  proxy.sent = 0;
+  await imageio([at('www/qcow2'), `${proxy.url}${image}`]);
+  expect(await server.volume('imageio')).toMatchObject({ state: 'receiving' });
+  const { diskDigest } = await finished(image);
+  expect(await difference(at('www/raw'), file('imageio'))).toBeUndefined();
+  const volume = await server.volume('imageio');
+  expect(volume).toMatchObject({ state: 'ready', size: SIZE, diskDigest });
+  // Zeros were not sent, and take no room.
+  expect(proxy.sent).toBeLessThan(SIZE * 0.6);
+  expect(volume.allocated).toBeLessThan(SIZE * 0.6);
+  const { stdout } = await program.run(['verify', file('imageio'), '--json']);
+  expect((JSON.parse(stdout) as { diskDigest: string }).diskDigest).toBe(diskDigest);
+}, 60_000);
+
+test('a cut is a clean failure, and the second try succeeds', async () => {
+  const image = await begun('cut', SIZE);
+  proxy.faults = { cutSent: 5 * MiB };
+  await expect(imageio([at('www/qcow2'), `${proxy.url}${image}`])).rejects.toThrow();
+  proxy.faults = {};
+  await imageio([at('www/qcow2'), `${proxy.url}${image}`]);
+  await finished(image);
+  expect(await difference(at('www/raw'), file('cut'))).toBeUndefined();
+}, 60_000);
+
+test('ranges in any order, zeros over data, both ends, their digests', async () => {
+  const size = 8 * MiB;
+  const image = `${server.url}${await begun('order', size)}`;
+  const expected = Buffer.alloc(size);
+  const put = async (from: number, bytes: Buffer, ...more: string[]): Promise<number> => {
+    await writeFile(at('piece'), bytes);
+    const range = `Content-Range: bytes ${from}-${from + bytes.length - 1}/*`;
+    return (await curl(['-X', 'PUT', '--data-binary', `@${at('piece')}`, '-H', range, ...more, `${image}?flush=n`]))
+      .status;
+  };
+  for (const [from, length, value] of [
+    [7 * MiB + 512, MiB - 512, 1],
+    [0, 2 * MiB, 2],
+    [3 * MiB + 100, 3 * MiB, 3],
+  ] as const) {
+    expect(await put(from, Buffer.alloc(length, value))).toBe(200);
+    expected.fill(value, from, from + length);
+  }
+  const zero = (offset: number, bytes: number): Promise<{ status: number }> =>
+    curl(['-X', 'PATCH', '-d', JSON.stringify({ op: 'zero', offset, size: bytes, flush: true }), image]);
+  for (const [from, length] of [
+    [512, 4096],
+    [4 * MiB, MiB + 7],
+    [size - 1000, 500],
+  ] as const) {
+    expect((await zero(from, length)).status).toBe(200);
+    expected.fill(0, from, from + length);
+  }
+  await writeFile(at('piece'), Buffer.alloc(1000, 9));
+  const right = Buffer.from((await sha256(at('piece'))).slice(7), 'hex').toString('base64');
+  expect(await put(5000, Buffer.alloc(1000, 9), '-H', `Content-Digest: sha-256=:${right}:`)).toBe(200);
+  expected.fill(9, 5000, 6000);
+  expect(await put(5000, Buffer.alloc(1000, 8), '-H', `Content-Digest: sha-256=:${right}:`)).toBe(422);
+  expect(await put(5000, Buffer.alloc(1000, 9))).toBe(200);
+  expect(await put(size - 10, Buffer.alloc(20))).toBe(413);
+  expect((await zero(size, 1)).status).toBe(400);
+  expect((await curl(['-X', 'PATCH', '-d', '{"op":"trim"}', image])).status).toBe(400);
+  const extents = JSON.parse((await curl([`${image}/extents`])).body) as {
+    start: number;
+    length: number;
+    zero: boolean;
+  }[];
+  expect(extents.reduce((sum, { length }) => sum + length, 0)).toBe(size);
+  expect(extents.some(({ zero: empty }) => empty)).toBe(true);
+  // No disk until it is said to be one.
+  await expect(readFile(file('order'))).rejects.toThrow();
+  await finished(image.slice(server.url.length));
+  expect((await readFile(file('order'))).equals(expected)).toBe(true);
+  expect((await curl(['-X', 'PUT', '-d', 'x', image])).status).toBe(404);
+});
+
+test('what is given up, and what a stop cuts short, leaves nothing', async () => {
+  const image = await begun('away', SIZE);
+  expect((await curl(['-X', 'DELETE', `${server.url}${image}`])).status).toBe(204);
+  await sleep(100);
+  expect(await server.volume('away')).toMatchObject({ state: 'failed' });
+  const second = await Served.start(program, at('second'));
+  await curl(['-X', 'POST', `${second.url}/volumes/x/images?size=1Gi`]);
+  await second[Symbol.asyncDispose]();
+  await using third = await Served.start(program, at('second'));
+  expect(await third.volumes()).toEqual([]);
+});
