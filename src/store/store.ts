@@ -1,5 +1,5 @@
 import type { Stats } from 'node:fs';
-import { mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises';
+import { lstat, mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import type { Log } from '../dataplane/context.ts';
 import { asFerryError, FerryError } from '../dataplane/errors.ts';
@@ -8,7 +8,7 @@ import { parseIdentity } from '../dataplane/identity.ts';
 import { inspectTarget } from '../dataplane/inspect.ts';
 import { type NativeTarget, native, type Recovered } from '../dataplane/native.ts';
 import { Filling, type Made, type Places } from './filling.ts';
-import { type Failure, type Volume, volumeName } from './volume.ts';
+import { type Failure, isVolumeName, type Volume, volumeName } from './volume.ts';
 
 /** What was on its way into a volume. */
 export interface Unfinished {
@@ -94,7 +94,13 @@ export class Store implements AsyncDisposable {
     const unfinished = coming.filter((file) => file.endsWith(SUFFIX));
     const names = new Set([...files, ...unfinished].map((file) => file.slice(0, -SUFFIX.length)));
     for (const name of [...this.#fillings.keys(), ...this.#failures.keys()]) names.add(name);
-    const volumes = await Promise.all([...names].sort().map((name) => this.#look(name)));
+    // Files that people put there may have names that no address has.
+    const volumes = await Promise.all(
+      [...names]
+        .filter(isVolumeName)
+        .sort()
+        .map((name) => this.#look(name)),
+    );
     return volumes.filter((volume) => volume !== undefined);
   }
 
@@ -122,8 +128,9 @@ export class Store implements AsyncDisposable {
    * machine from it must not find it locked because somebody watches. `now`: also whether another program has it.
    */
   async #inspect(name: string, path: string, now = false): Promise<Volume | undefined> {
-    const found = await stat(path).catch(() => undefined);
-    if (!found) {
+    // A link leads wherever whoever made it likes.
+    const found = await lstat(path).catch(() => undefined);
+    if (!found?.isFile()) {
       this.#seen.delete(path);
       return undefined;
     }
@@ -147,8 +154,9 @@ export class Store implements AsyncDisposable {
       const state = source?.startsWith('blank:') ? 'blank' : 'ready';
       return { ...facts, state, diskDigest, ...(source === undefined ? {} : { source }) };
     } catch (thrown) {
-      if (asFerryError(thrown, 'target').code !== 'BUSY') throw thrown;
-      return { ...facts, state: 'busy' };
+      const { code, message } = asFerryError(thrown, 'target');
+      if (code === 'BUSY') return { ...facts, state: 'busy' };
+      return { ...facts, state: 'failed', failure: { code, message, at: new Date().toISOString() } };
     }
   }
 

@@ -44,9 +44,13 @@ export interface Progress {
 /** Names are part of a path and of an URL: letters, digits, `.`, `_` and `-`, and no dot at the beginning. */
 const NAME = /^[A-Za-z0-9_][A-Za-z0-9._-]{0,99}$/;
 
+export function isVolumeName(text: string): boolean {
+  return NAME.test(text);
+}
+
 /** The name, or BAD_SPEC: whatever could lead out of the directory is none. */
 export function volumeName(text: string): string {
-  if (NAME.test(text)) return text;
+  if (isVolumeName(text)) return text;
   throw new FerryError(
     'a volume has a name of 1 to 100 letters, digits, dots, underscores and dashes, which does not begin with a dot or dash',
     { code: 'BAD_SPEC', stage: 'plan' },

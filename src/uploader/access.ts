@@ -5,6 +5,32 @@ import { FerryError } from '../dataplane/errors.ts';
 /** Who may use the server: whoever knows the secret, or everybody. */
 export type Access = { readonly secret: string } | 'open';
 
+/** What a request is of, for the log: without what would let others go on with an upload. */
+export function shownPath(url: string): string {
+  const [path = ''] = url.split('?', 1);
+  return path.replace(/^(\/(?:tus|uploads|images)\/[0-9a-f]{8})[0-9a-f]+/, '$1…');
+}
+
+/** Names of this machine that a browser can have reached it by. */
+const LOOPBACK = /^(localhost|127(\.\d{1,3}){3}|\[::1\])$/;
+
+/**
+ * Throws DENIED for what a page of another site asks a person's browser to do here: the browser would send the password too,
+ * and without one (`--open`) the page could have made a name of its own lead here (DNS rebinding).
+ */
+export function refuseForeign(access: Access, { host = '', ...headers }: IncomingHttpHeaders): void {
+  const origin = headers.origin === undefined ? undefined : URL.parse(headers.origin);
+  const foreign = headers.origin !== undefined && origin?.host !== host;
+  if (foreign || headers['sec-fetch-site'] === 'cross-site') {
+    throw new FerryError('pages of other sites may ask nothing here', { code: 'DENIED', stage: 'target' });
+  }
+  const name = URL.parse(`http://${host}`)?.hostname ?? '';
+  if (access === 'open' && !LOOPBACK.test(name)) {
+    const message = `a server without a secret answers to localhost and loopback addresses, not to '${name}'`;
+    throw new FerryError(message, { code: 'DENIED', stage: 'target' });
+  }
+}
+
 const digest = (text: string): Buffer => createHash('sha256').update(text).digest();
 
 /**

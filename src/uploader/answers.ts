@@ -24,7 +24,9 @@ const STATUS: Readonly<Record<Code, number>> = {
 
 export function statusOf(error: FerryError): number {
   // No password or another one: what is asked for is a right one.
-  return error.code === 'DENIED' && error.stage === 'plan' ? 401 : STATUS[error.code];
+  if (error.code === 'DENIED' && error.stage === 'plan') return 401;
+  // To be tried again soon: not because of what was asked for.
+  return error.code === 'BUSY' && error.retryAfter !== undefined ? 503 : STATUS[error.code];
 }
 
 /** What clients are told of an error: `{"error": {code, stage, message, retryable}}`. */

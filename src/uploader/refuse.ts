@@ -1,6 +1,7 @@
 import { STATUS_CODES } from 'node:http';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { Log } from '../dataplane/context.ts';
+import { shownPath } from './access.ts';
 import { answerOf } from './answers.ts';
 
 /** Milliseconds that a client may take to read why it was refused. */
@@ -36,7 +37,7 @@ export function refuse(request: FastifyRequest, reply: FastifyReply, thrown: unk
   const late = setTimeout(() => socket.destroy(), LINGER);
   socket.once('close', () => {
     clearTimeout(late);
-    log.info(`${request.method} ${request.url.split('?', 1)[0]} was refused`, { status, read: socket.bytesRead });
+    log.info(`${request.method} ${shownPath(request.url)} was refused`, { status, read: socket.bytesRead });
   });
 }
 

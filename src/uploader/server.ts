@@ -3,7 +3,7 @@ import swagger from '@fastify/swagger';
 import Fastify, { type FastifyInstance } from 'fastify';
 import PQueue from 'p-queue';
 import { FerryError } from '../dataplane/errors.ts';
-import { authorize } from './access.ts';
+import { authorize, refuseForeign, shownPath } from './access.ts';
 import { holdBack } from './continue.ts';
 import { ietf } from './protocols/ietf.ts';
 import { images } from './protocols/images.ts';
@@ -65,6 +65,7 @@ export async function buildServer(options: ServerOptions): Promise<FastifyInstan
   });
   app.addHook('onRequest', async (request, reply) => {
     reply.header('x-content-type-options', 'nosniff');
+    refuseForeign(options.access, request.headers);
     if (request.routeOptions.config.open) return;
     authorize(options.access, request.headers);
   });
@@ -72,7 +73,7 @@ export async function buildServer(options: ServerOptions): Promise<FastifyInstan
     const { method, url } = request;
     const seconds = Math.round(reply.elapsedTime) / 1000;
     const read = request.raw.socket.bytesRead;
-    options.log.info(`${method} ${url.split('?', 1)[0]}`, { status: reply.statusCode, seconds, read });
+    options.log.info(`${method} ${shownPath(url)}`, { status: reply.statusCode, seconds, read });
   });
   app.setErrorHandler((thrown, request, reply) => {
     const { validation, statusCode } = thrown as { validation?: unknown; statusCode?: number };
@@ -83,7 +84,7 @@ export async function buildServer(options: ServerOptions): Promise<FastifyInstan
     refuse(request, reply, known, options.log);
   });
   app.setNotFoundHandler((request, reply) => {
-    const message = `there is no ${request.method} ${request.url.split('?', 1)[0]} here: GET /openapi.json tells what there is`;
+    const message = `there is no ${request.method} ${shownPath(request.url)} here: GET /openapi.json tells what there is`;
     refuse(request, reply, new FerryError(message, { code: 'NOT_FOUND', stage: 'plan' }), options.log);
   });
   app.get('/healthz', { config: { open: true }, schema: { hide: true } }, async () => 'OK\n');

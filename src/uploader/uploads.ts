@@ -64,7 +64,7 @@ export class Uploads implements AsyncDisposable {
     const [longest] = away.sort((one, other) => one.active - other.active);
     if (!longest) {
       const message = `${open.length} uploads are under way, which is as many as may be: try again`;
-      throw new FerryError(message, { code: 'ABORTED', stage: 'plan', retryable: true, retryAfter: 5 });
+      throw new FerryError(message, { code: 'BUSY', stage: 'plan', retryable: true, retryAfter: 5 });
     }
     this.#known.delete(longest.id);
     await longest.abandon('it made room for another upload: it can be gone on with', false);
@@ -91,6 +91,8 @@ export class Uploads implements AsyncDisposable {
       const filling = await store.fill(name, true);
       const upload = new Upload(filling, declared, this.#forOne, { id, offset, head });
       this.#known.set(id, upload);
+      // Only the last steps are left: nothing more is wanted of its sender.
+      if (recovered.kind === 'finishing') void upload.finish();
       return upload;
     }
     return undefined;

@@ -140,7 +140,9 @@ describe('what can never become a volume', () => {
 
   test('a sender who falls silent, and a header that is too long', async () => {
     const socket = connect(Number(new URL(server.url).port), '127.0.0.1');
-    socket.write(`PUT /volumes/silent HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n${'x'.repeat(100_000)}`);
+    socket.write(
+      `PUT /volumes/silent HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000000\r\n\r\n${'x'.repeat(100_000)}`,
+    );
     let said = '';
     socket.on('data', (chunk: Buffer) => (said += chunk.toString()));
     await new Promise((resolve) => socket.once('close', resolve));
@@ -239,6 +241,16 @@ describe('volumes', () => {
     expect(await difference(at('www/raw'), `${directory}/disk.img`)).toBeUndefined();
   }, 60_000);
 
+  test('files with other names, and those that cannot be read, do not hide the rest', async () => {
+    await writeFile(at('data/my disk.img'), 'x');
+    await writeFile(at('data/.hidden.img'), 'x');
+    await shell(`mkdir -p ${at('data/directory.img')} && ln -s /etc/passwd ${at('data/link.img')}`);
+    const names = (await server.volumes()).map(({ name }) => name);
+    expect(names.length).toBeGreaterThan(3);
+    for (const name of ['my disk', '.hidden', 'directory', 'link']) expect(names).not.toContain(name);
+    for (const name of ['link', 'directory']) expect((await curl([`${to(name)}/disk`])).status).toBe(404);
+  });
+
   test('a directory has one server', async () => {
     const second = await program.run(['serve', '--data', at('data'), '--open', '--listen', '127.0.0.1:0']);
     expect([second.code, second.stderr]).toEqual([20, expect.stringContaining('served by another process')]);
@@ -265,6 +277,18 @@ describe('the secret', () => {
     expect((await curl(['-T', at('www/qcow2'), '-u', `anyone:${SECRET}`, aim])).status).toBe(201);
     expect((await curl(['-H', `Authorization: Bearer ${SECRET}`, aim])).status).toBe(200);
     expect(closed.running.said()).not.toContain(SECRET);
+  });
+
+  test('is not lent to pages of other sites, nor an open server to names of others', async () => {
+    const page = ['-H', 'Origin: https://evil.example', '-d', '{"url":"http://x/"}'];
+    for (const aim of [`${closed.url}/volumes/x/import`, `${server.url}/volumes/x/import`]) {
+      const { status, body } = await curl([...page, '-u', `:${SECRET}`, aim]);
+      expect([status, body]).toEqual([403, expect.stringContaining('other sites')]);
+    }
+    const rebound = await curl(['-H', 'Host: evil.example:8090', `${server.url}/volumes`]);
+    expect([rebound.status, rebound.body]).toEqual([403, expect.stringContaining('evil.example')]);
+    expect((await curl(['-H', `Origin: ${server.url}`, `${server.url}/volumes`])).status).toBe(200);
+    expect((await curl(['-H', 'Host: elsewhere', '-u', `:${SECRET}`, `${closed.url}/volumes`])).status).toBe(200);
   });
 
   test('is wanted where others can come, and is none that others can read or guess', async () => {
