@@ -9,6 +9,7 @@ import { type Finished, runContainer, USER } from '../support/container.ts';
 import { loopDevice } from '../support/devices.ts';
 import { bootableDisk, difference, MiB, qcow2, run } from '../support/images.ts';
 import { freePort, type Nginx, nginx } from '../support/nginx.ts';
+import { curl } from '../support/served.ts';
 import { type TempDir, tempdir } from '../support/tempdir.ts';
 
 const SIZE = 256 * MiB;
@@ -99,7 +100,14 @@ test('it is what an existing controller starts, and its size', async () => {
     },
   );
   expect(config.trim()).toBe('107:107 [/usr/lib/diskferry/entrypoint]');
-  for (const program of ['bin/sh', 'usr/bin/qemu-img', 'usr/bin/qemu-nbd', 'usr/bin/sha256sum', 'usr/bin/cdi-importer'])
+  for (const program of [
+    'bin/sh',
+    'usr/bin/qemu-img',
+    'usr/bin/qemu-nbd',
+    'usr/bin/sha256sum',
+    'usr/bin/cdi-importer',
+    'usr/bin/cdi-uploadserver',
+  ])
     await expect(lstat(join(rootfs, program)), program).resolves.toBeTruthy();
 });
 
@@ -144,6 +152,35 @@ describe('an import over HTTP', () => {
     expect(await readFile(at('termination-log'), 'utf8')).toMatch(/^Unable to connect to http data source: .*404/);
   });
 });
+
+test.each(['/data', '/dev/cdi-block-volume'])(
+  'an upload, as an existing controller starts its server: %s',
+  async (place) => {
+    const block = place !== '/data';
+    await using device = block ? await loopDevice(at('device'), SIZE) : undefined;
+    const port = await freePort();
+    const ended = pod(
+      ['-v=3'],
+      {
+        DESTINATION: block ? place : '',
+        UPLOAD_IMAGE_SIZE: String(SIZE),
+        FILESYSTEM_OVERHEAD: '0',
+        LISTEN_ADDRESS: '127.0.0.1',
+        LISTEN_PORT: String(port),
+        DEADLINE: new Date(Date.now() + 60_000).toISOString(),
+      },
+      device?.path,
+    );
+    const retries = ['--retry', '20', '--retry-delay', '1', '--retry-connrefused'];
+    const url = `http://127.0.0.1:${port}/v1beta1/upload`;
+    const answer = await curl([...retries, '-X', 'POST', '-T', at('www/disk.qcow2'), url]);
+    const done = await ended;
+    expect([answer.status, done.exit], done.log).toEqual([200, 0]);
+    tell('an upload', done);
+    expect(await difference(at('disk.raw'), device?.path ?? at('volume/disk.img'), SIZE)).toBeUndefined();
+  },
+  120_000,
+);
 
 test('it is process 1, and SIGTERM ends it; the next one goes on', async () => {
   const slow = importing({ IMPORTER_ENDPOINT: `${server.url}/slow/disk.qcow2` });

@@ -1,5 +1,6 @@
 import type { Context } from '../context.ts';
 import { FerryError } from '../errors.ts';
+import { CLUSTER, TABLE_SPAN, writeHeader } from '../qcow2.ts';
 import { parseSize } from '../sizes.ts';
 import type { ByteStream, Source, SourceDriver } from '../source.ts';
 
@@ -10,11 +11,6 @@ export interface BlankSpec {
 
 /** Disks are whole sectors of this many bytes. */
 const SECTOR = 512;
-/** The cluster that qemu-img takes by default; larger ones would put the L1 table beyond the head that a plan looks at. */
-const CLUSTER_BITS = 16;
-const CLUSTER = 1 << CLUSTER_BITS;
-/** Bytes of the disk that one entry of an L1 table stands for: a cluster of 8-byte entries, each a cluster. */
-const BY_ENTRY = (CLUSTER / 8) * CLUSTER;
 /** The largest disk that the engine takes, 64 TiB: its L1 table has 1 MiB. */
 const LARGEST = 2 ** 46;
 
@@ -74,22 +70,13 @@ class BlankSource implements Source {
   }
 }
 
-/** A qcow2 (QEMU docs/interop/qcow2.rst, "Header") of version 3 whose L1 table is empty: `size` bytes of zeros. */
+/** A qcow2 whose L1 table is empty: `size` bytes of zeros. */
 export function emptyQcow2(size: number): Buffer {
-  const entries = Math.ceil(size / BY_ENTRY);
+  const entries = Math.ceil(size / TABLE_SPAN);
   const tableAt = CLUSTER + Math.ceil((entries * 8) / CLUSTER) * CLUSTER;
   const refcountsAt = tableAt + CLUSTER;
   const image = Buffer.alloc(refcountsAt + CLUSTER);
-  image.write('QFI\xfb', 0, 'latin1');
-  image.writeUInt32BE(3, 4); // version
-  image.writeUInt32BE(CLUSTER_BITS, 20);
-  image.writeBigUInt64BE(BigInt(size), 24);
-  image.writeUInt32BE(entries, 36);
-  image.writeBigUInt64BE(BigInt(CLUSTER), 40); // L1 table
-  image.writeBigUInt64BE(BigInt(tableAt), 48); // refcount table
-  image.writeUInt32BE(1, 56); // clusters of it
-  image.writeUInt32BE(4, 96); // refcounts of 2^4 bits
-  image.writeUInt32BE(104, 100); // length of the header
+  writeHeader(image, size, tableAt);
   image.writeBigUInt64BE(BigInt(refcountsAt), tableAt);
   for (let at = 0; at < image.length; at += CLUSTER) image.writeUInt16BE(1, refcountsAt + (at / CLUSTER) * 2);
   return image;

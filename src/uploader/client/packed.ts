@@ -1,12 +1,6 @@
+import { CLUSTER, TABLE_ENTRIES, TABLE_SPAN, writeHeader } from '../../dataplane/qcow2.ts';
 import type { Extent } from '../../dataplane/source.ts';
 
-/** The cluster that qemu-img takes by default. */
-const BITS = 16;
-const CLUSTER = 1 << BITS;
-/** Entries of an L2 table, 8 bytes each: one cluster of them. */
-const ENTRIES = CLUSTER / 8;
-/** Bytes of the disk that one L2 table is of. */
-const SPAN = ENTRIES * CLUSTER;
 /** Of an entry: nobody else has the cluster (QEMU docs/interop/qcow2.rst, "L1 table entry"). */
 const COPIED = 1n << 63n;
 /** Tables beyond this are not made: they are in memory. Bytes. */
@@ -41,7 +35,7 @@ export function packed(size: number, data: readonly Extent[]): Layout | undefine
   }
   const count = clusters.reduce((sum, { from, to }) => sum + to - from, 0);
   const tables = [...new Set(clusters.flatMap(({ from, to }) => spans(from, to)))];
-  const l1 = Math.ceil(size / SPAN);
+  const l1 = Math.ceil(size / TABLE_SPAN);
   const l1Clusters = Math.ceil((l1 * 8) / CLUSTER);
   const metadata = (1 + l1Clusters + tables.length + 1) * CLUSTER;
   // Less than a twentieth saved is not worth that the server has to decode it.
@@ -50,16 +44,7 @@ export function packed(size: number, data: readonly Extent[]): Layout | undefine
 
   const head = Buffer.alloc(metadata);
   const refcounts = metadata - CLUSTER;
-  head.write('QFI\xfb', 0, 'latin1');
-  head.writeUInt32BE(3, 4); // version
-  head.writeUInt32BE(BITS, 20);
-  head.writeBigUInt64BE(BigInt(size), 24);
-  head.writeUInt32BE(l1, 36);
-  head.writeBigUInt64BE(BigInt(CLUSTER), 40); // L1 table
-  head.writeBigUInt64BE(BigInt(refcounts), 48); // refcount table
-  head.writeUInt32BE(1, 56); // clusters of it
-  head.writeUInt32BE(4, 96); // refcounts of 2^4 bits
-  head.writeUInt32BE(104, 100); // length of the header
+  writeHeader(head, size, refcounts);
   const tableAt = new Map(tables.map((index, n) => [index, (1 + l1Clusters + n) * CLUSTER]));
   for (const [index, at] of tableAt) head.writeBigUInt64BE(BigInt(at) | COPIED, CLUSTER + index * 8);
 
@@ -67,8 +52,8 @@ export function packed(size: number, data: readonly Extent[]): Layout | undefine
   let host = metadata;
   for (const { from, to } of clusters) {
     for (let cluster = from; cluster < to; cluster += 1) {
-      const table = tableAt.get(Math.floor(cluster / ENTRIES)) ?? 0;
-      head.writeBigUInt64BE(BigInt(host + (cluster - from) * CLUSTER) | COPIED, table + (cluster % ENTRIES) * 8);
+      const table = tableAt.get(Math.floor(cluster / TABLE_ENTRIES)) ?? 0;
+      head.writeBigUInt64BE(BigInt(host + (cluster - from) * CLUSTER) | COPIED, table + (cluster % TABLE_ENTRIES) * 8);
     }
     const disk = from * CLUSTER;
     const there = Math.min((to - from) * CLUSTER, size - disk);
@@ -87,6 +72,6 @@ export function packed(size: number, data: readonly Extent[]): Layout | undefine
 
 /** Indices of the L2 tables that clusters are in. */
 function spans(from: number, to: number): number[] {
-  const [first, last] = [Math.floor(from / ENTRIES), Math.floor((to - 1) / ENTRIES)];
+  const [first, last] = [Math.floor(from / TABLE_ENTRIES), Math.floor((to - 1) / TABLE_ENTRIES)];
   return Array.from({ length: last - first + 1 }, (_, n) => first + n);
 }
