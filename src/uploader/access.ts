@@ -1,5 +1,5 @@
 import { createHash, timingSafeEqual } from 'node:crypto';
-import type { IncomingHttpHeaders } from 'node:http';
+import type { IncomingHttpHeaders, IncomingMessage } from 'node:http';
 import { FerryError } from '../dataplane/errors.ts';
 
 /** Who may use the server: whoever knows the secret, or everybody. */
@@ -16,13 +16,21 @@ const LOOPBACK = /^(localhost|127(\.\d{1,3}){3}|\[::1\])$/;
 
 /**
  * Throws DENIED for what a page of another site asks a person's browser to do here: the browser would send the password too,
- * and without one (`--open`) the page could have made a name of its own lead here (DNS rebinding).
+ * and without one (`--open`) the page could have made a name of its own lead here (DNS rebinding). Following a link to here is
+ * no such thing.
  */
-export function refuseForeign(access: Access, { host = '', ...headers }: IncomingHttpHeaders): void {
-  const origin = headers.origin === undefined ? undefined : URL.parse(headers.origin);
-  const foreign = headers.origin !== undefined && origin?.host !== host;
-  if (foreign || headers['sec-fetch-site'] === 'cross-site') {
-    throw new FerryError('pages of other sites may ask nothing here', { code: 'DENIED', stage: 'target' });
+export function refuseForeign(access: Access, { method, headers }: IncomingMessage): void {
+  const { host = '', origin } = headers;
+  // What browsers say where they trust the connection (Fetch Metadata), whatever a proxy made of the name; else the names.
+  const site = headers['sec-fetch-site'];
+  const followed = method === 'GET' && headers['sec-fetch-dest'] === 'document';
+  const own =
+    site === undefined
+      ? origin === undefined || URL.parse(origin)?.host === host
+      : site === 'same-origin' || site === 'none' || followed;
+  if (!own) {
+    const message = `pages of other sites may ask nothing here (a proxy in front passes the Host that it was asked for)`;
+    throw new FerryError(message, { code: 'DENIED', stage: 'target' });
   }
   const name = URL.parse(`http://${host}`)?.hostname ?? '';
   if (access === 'open' && !LOOPBACK.test(name)) {

@@ -65,7 +65,7 @@ export async function buildServer(options: ServerOptions): Promise<FastifyInstan
   });
   app.addHook('onRequest', async (request, reply) => {
     reply.header('x-content-type-options', 'nosniff');
-    refuseForeign(options.access, request.headers);
+    refuseForeign(options.access, request.raw);
     if (request.routeOptions.config.open) return;
     authorize(options.access, request.headers);
   });

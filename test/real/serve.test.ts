@@ -287,7 +287,17 @@ describe('the secret', () => {
     }
     const rebound = await curl(['-H', 'Host: evil.example:8090', `${server.url}/volumes`]);
     expect([rebound.status, rebound.body]).toEqual([403, expect.stringContaining('evil.example')]);
+    const asked = async (site: string, ...more: string[]): Promise<number> =>
+      (await curl(['-H', `Sec-Fetch-Site: ${site}`, ...more, `${server.url}/volumes`])).status;
     expect((await curl(['-H', `Origin: ${server.url}`, `${server.url}/volumes`])).status).toBe(200);
+    const through = ['-H', 'Origin: https://disks.example'];
+    const link = ['-H', 'Sec-Fetch-Dest: document'];
+    expect([await asked('same-origin', ...through), await asked('none'), await asked('cross-site', ...link)]).toEqual([
+      200, 200, 200,
+    ]);
+    expect([await asked('cross-site'), await asked('same-site'), await asked('cross-site', '-d', '', ...link)]).toEqual(
+      [403, 403, 403],
+    );
     expect((await curl(['-H', 'Host: elsewhere', '-u', `:${SECRET}`, `${closed.url}/volumes`])).status).toBe(200);
   });
 
