@@ -76,7 +76,8 @@ export class Upload {
   readonly #stall: number;
   #failure: FerryError | undefined;
   #report: TransferReport | undefined;
-  #sending = false;
+  /** What is being taken: a sender that came back may have left an earlier one, whose end is still to be noticed. */
+  #body: Readable | undefined;
   #complete = false;
 
   constructor(
@@ -150,7 +151,7 @@ export class Upload {
   }
 
   get sending(): boolean {
-    return this.#sending;
+    return this.#body !== undefined;
   }
 
   get failure(): FerryError | undefined {
@@ -178,7 +179,7 @@ export class Upload {
       const message = `the upload goes on at byte ${this.offset}, not at ${offset}`;
       throw new FerryError(message, { code: 'CHANGED', stage: 'source' });
     }
-    this.#sending = true;
+    this.#body = body;
     this.active = Date.now();
     try {
       const ended = await this.#pipe.take(body, this.#stall, this.#over.signal);
@@ -187,7 +188,7 @@ export class Upload {
       void this.finish();
       return true;
     } finally {
-      this.#sending = false;
+      if (this.#body === body) this.#body = undefined;
       this.active = Date.now();
     }
   }

@@ -134,3 +134,53 @@ describe.each<Protocol>(['tus-v1', 'ietf-draft-03', 'ietf-draft-05'])('tus-js-cl
     120_000,
   );
 });
+
+describe('tus, by hand', () => {
+  const TUS = { 'tus-resumable': '1.0.0' };
+  const begin = (from: Served, volume: string, length: number, more = ''): Promise<Response> => {
+    const told = `volume ${Buffer.from(volume).toString('base64')}${more}`;
+    const headers = { ...TUS, 'upload-length': String(length), 'upload-metadata': told };
+    return fetch(`${from.url}/tus`, { method: 'POST', headers });
+  };
+  /** Sends so many bytes, one piece every 200 ms, and then no end. */
+  const piecewise = (
+    place: string,
+    offset: number,
+    pieces: number,
+    piece: number,
+    ends: boolean,
+  ): Promise<Response> => {
+    let sent = 0;
+    const body = new ReadableStream<Uint8Array>({
+      async pull(controller) {
+        await sleep(200);
+        if (sent < pieces) controller.enqueue(new Uint8Array(piece));
+        else if (ends) controller.close();
+        else await sleep(60_000);
+        sent += 1;
+      },
+    });
+    const headers = { ...TUS, 'content-type': 'application/offset+octet-stream', 'upload-offset': String(offset) };
+    return fetch(place, { method: 'PATCH', headers, body, duplex: 'half' });
+  };
+
+  test('what is wrong with a beginning does not keep the volume', async () => {
+    const refused = await begin(server, 'again', 1024, `,size ${Buffer.from('huge').toString('base64')}`);
+    expect(refused.status).toBe(400);
+    expect((await begin(server, 'again', 1024)).status).toBe(201);
+  });
+
+  test('is dropped when nobody goes on with it, and not while a sender that came back is slow', async () => {
+    await using short = await Served.start(program, at('short'), ['--open', '--expiry', '2']);
+    const place = short.url + (await begin(short, 'slow', 64 * 1024)).headers.get('location');
+    const away = short.url + (await begin(short, 'away', 1024)).headers.get('location');
+    // Its connection stays, and nothing comes any more.
+    const left = piecewise(place, 0, 1, 4 * 1024, false).catch(() => undefined);
+    await sleep(1000);
+    const done = await piecewise(place, 4 * 1024, 30, 2 * 1024, true);
+    expect([done.status, (await short.volume('slow')).state]).toEqual([204, 'ready']);
+    expect((await fetch(away, { method: 'HEAD', headers: TUS })).status).toBe(404);
+    expect(short.running.said()).toContain('away was dropped: nobody went on with it for 2 s');
+    await left;
+  }, 60_000);
+});

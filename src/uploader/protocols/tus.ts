@@ -52,13 +52,13 @@ export const tus: FastifyPluginAsync<Service> = async (app, service) => {
       const length = wholeNumber(request.headers['upload-length'], 'Upload-Length');
       const replace = (request.query.replace ?? told.get('replace')) === 'true';
       const [size, digest, label] = [told.get('size'), told.get('digest'), told.get('filename')];
-      const filling = await store.fill(name, replace);
-      const upload = await uploads.begin(filling, {
+      const declared = {
         length,
         ...(size === undefined ? {} : { size: parseSize(size) }),
         ...(digest === undefined ? {} : { digest: parseDigest(digest) }),
         ...(label === undefined ? {} : { label }),
-      });
+      };
+      const upload = await uploads.begin(await store.fill(name, replace), declared);
       reply.header('location', `/tus/${upload.id}`);
       if (request.headers['content-type'] === PART) {
         letSend(request.raw, reply.raw);
