@@ -1,5 +1,7 @@
 // `diskferry upload`: to our server over bad lines and through nginx, and to servers that know nothing of it.
-import { mkdir, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import fc from 'fast-check';
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
@@ -122,6 +124,29 @@ test('to a server that only takes a PUT', async () => {
   expect([refused.code, refused.stderr]).toEqual([expect.any(Number), expect.stringContaining('answered 413')]);
 });
 
+test.each([
+  ['409', '0', 'is at 0 after it'],
+  ['503', '99999999999', 'which is no byte'],
+])('a server that never comes on, or where nobody can: %s, at %s', async (status, offset, message) => {
+  const headers = { 'upload-limit': 'max-age=1', location: '/uploads/x', 'upload-offset': '0' };
+  const liar = createServer((request, response) => {
+    request.resume();
+    request.on('end', () => {
+      const codes: Record<string, number> = { PUT: 201, PATCH: Number(status) };
+      const at = request.method === 'HEAD' && status === '409' ? '0' : offset;
+      response.writeHead(codes[request.method ?? ''] ?? 204, { ...headers, 'upload-offset': at }).end('the offset');
+    });
+  });
+  await new Promise<void>((resolve) => liar.listen(0, '127.0.0.1', resolve));
+  const place = `http://127.0.0.1:${(liar.address() as AddressInfo).port}/volumes/x`;
+  await writeFile(at('some'), Buffer.alloc(KiB, 1));
+  const { code, stderr } = await program.run(['upload', at('some'), place, '--patience', '1', '--fresh']);
+  liar.closeAllConnections();
+  liar.close();
+  expect([code, stderr]).toEqual([expect.any(Number), expect.stringContaining(message)]);
+  expect(code).not.toBe(0);
+});
+
 test('a source that changes meanwhile, and what is no place for it', async () => {
   const changing = at('changing');
   await bootableDisk(changing, 24 * MiB);
@@ -164,7 +189,7 @@ test('a disk without its holes is the disk, to QEMU', async () => {
       });
       const layout = packed(size, ascending);
       if (!layout) return;
-      const raw = await import('node:fs/promises').then(({ readFile }) => readFile(at('property.raw')));
+      const raw = await readFile(at('property.raw'));
       const image = Buffer.alloc(layout.length);
       for (const { from, to, bytes, disk: origin } of layout.parts) {
         image.set(bytes ?? raw.subarray(origin, (origin ?? 0) + to - from), from);

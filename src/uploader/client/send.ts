@@ -112,7 +112,7 @@ class Sender implements AsyncDisposable {
   async #offset(): Promise<number> {
     if (this.#place !== undefined) {
       const { status, headers, body } = await this.#ask('HEAD', this.#place, {});
-      if (status < 300) return Number(headers['upload-offset'] ?? 0);
+      if (status < 300) return this.#offsetIn(headers);
       if (status !== 404 && status !== 410) throw refusal(status, body, this.#place);
       this.#place = undefined;
     }
@@ -142,7 +142,9 @@ class Sender implements AsyncDisposable {
       const { status, headers, body } = await this.#ask('PATCH', place, wanted, { from: offset, to });
       if (status < 300 && last) return this.#finished(body);
       if (status < 300) {
-        this.#came(Number(headers['upload-offset'] ?? to));
+        const taken = this.#offsetIn(headers);
+        if (taken <= offset) throw this.#stuck(offset, taken);
+        this.#came(taken);
         continue;
       }
       // Not the server itself, which says what it says in JSON.
@@ -153,9 +155,21 @@ class Sender implements AsyncDisposable {
         continue;
       }
       // It knows of more or less than we thought: asked again.
-      if (status === 409 && body.includes('offset')) continue;
+      if (status === 409 && body.includes('offset')) throw this.#stuck(offset, headers['upload-offset']);
       throw refusal(status, body, place);
     }
+  }
+
+  #offsetIn(headers: Record<string, unknown>): number {
+    const offset = Number(headers['upload-offset'] ?? Number.NaN);
+    if (Number.isInteger(offset) && offset >= 0 && offset <= this.#content.length) return offset;
+    const message = `the server goes on at '${headers['upload-offset']}', which is no byte of the ${this.#content.length} that are sent`;
+    throw new FerryError(message, { code: 'IO', stage: 'target' });
+  }
+
+  #stuck(offset: number, answered: unknown): FerryError {
+    const message = `a part was sent from byte ${offset} on, and the server is at ${answered} after it`;
+    return new FerryError(message, { code: 'IO', stage: 'target', retryable: true });
   }
 
   /** To a server that cannot be gone on with: all of it, each time. */
