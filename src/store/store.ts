@@ -21,6 +21,8 @@ export interface Unfinished {
 }
 
 const SUFFIX = '.img';
+/** Of names into which nothing came, that are remembered. */
+const MOST_FAILURES = 1000;
 /** What is ours and no volume. */
 const OWN = '.diskferry';
 
@@ -194,6 +196,8 @@ export class Store implements AsyncDisposable {
           discard: () => this.#discard(name),
           over: () => this.#fillings.delete(name),
           failed: ({ code, message }) => {
+            const [oldest] = this.#failures.size < MOST_FAILURES ? [] : this.#failures.keys();
+            if (oldest !== undefined) this.#failures.delete(oldest);
             this.#failures.set(name, { code, message, at: new Date().toISOString() });
             this.#log.warn(`nothing came into ${name}: ${message}`, { code });
           },
@@ -226,9 +230,14 @@ export class Store implements AsyncDisposable {
       const name = file.slice(0, -SUFFIX.length);
       if (this.#fillings.has(name)) continue;
       const path = this.#incoming(name);
-      const { mtimeMs } = await stat(path);
-      const { recovered } = await inspectTarget(path, this.stateDirectory);
-      found.push({ name, recovered, changed: mtimeMs, kept: `${path}.kept` });
+      try {
+        const { mtimeMs } = await stat(path);
+        const { recovered } = await inspectTarget(path, this.stateDirectory);
+        found.push({ name, recovered, changed: mtimeMs, kept: `${path}.kept` });
+      } catch (thrown) {
+        // One that cannot be read, or has just gone, is no reason to leave the others.
+        this.#log.warn(`what came into ${name} cannot be looked at: ${(thrown as Error).message}`);
+      }
     }
     return found;
   }
@@ -236,10 +245,17 @@ export class Store implements AsyncDisposable {
   /** Brings over what was whole when an earlier process ended, and drops what nobody went on with for `expiry` milliseconds. */
   async tidy(expiry: number): Promise<void> {
     for (const { name, recovered, changed } of await this.unfinished()) {
-      if (recovered.kind === 'finished') await this.#publish(name, recovered);
-      else if (Date.now() - changed > expiry) {
-        this.#log.warn(`what had come into ${name} was dropped: nobody went on with it for ${expiry / 1000} s`);
-        await this.#discard(name);
+      // Its sender may have come back since it was looked at; who comes back now is told to try again.
+      if (this.#fillings.has(name) || this.#held.has(name)) continue;
+      this.#held.add(name);
+      try {
+        if (recovered.kind === 'finished') await this.#publish(name, recovered);
+        else if (Date.now() - changed > expiry) {
+          this.#log.warn(`what had come into ${name} was dropped: nobody went on with it for ${expiry / 1000} s`);
+          await this.#discard(name);
+        }
+      } finally {
+        this.#held.delete(name);
       }
     }
   }
