@@ -15,6 +15,8 @@ const FILES: Readonly<Record<string, string>> = {
 /** Milliseconds between two looks at the volumes while somebody watches, and between two words that there is nothing new. */
 const LOOK = 500;
 const BREATH = 15_000;
+/** Bytes that one who watches has not read, after which the connection ends: browsers make another when they look again. */
+const MOST_UNREAD = 1024 * 1024;
 /** Who watches at once. */
 const MOST_WATCHERS = 64;
 
@@ -56,7 +58,7 @@ export const web: FastifyPluginAsync<Service> = async (app, service) => {
       let before = '';
       let quiet = 0;
       try {
-        while (!request.raw.destroyed && !raw.destroyed) {
+        while (!request.raw.destroyed && !raw.destroyed && raw.writableLength < MOST_UNREAD) {
           const now = JSON.stringify(await overview(service));
           quiet += LOOK;
           if (now !== before) raw.write(`data: ${now}\n\n`);
@@ -67,7 +69,8 @@ export const web: FastifyPluginAsync<Service> = async (app, service) => {
         }
       } finally {
         watchers -= 1;
-        raw.end();
+        if (raw.writableLength < MOST_UNREAD) raw.end();
+        else raw.destroy();
       }
     },
   );
