@@ -1,9 +1,10 @@
 // The import pod: what its environment says, done once; how it went, in the termination message.
-import { accessSync, constants, existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { chmod, open, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { unpack } from '../dataplane/archive.ts';
 import { FerryError } from '../dataplane/errors.ts';
+import { scratchOf } from '../dataplane/scratch.ts';
 import type { Snapshot } from '../dataplane/transfer.ts';
 import { transfer } from '../dataplane/transfer.ts';
 import { type Job, JobError, jobOf, type Mounts } from './job.ts';
@@ -66,7 +67,8 @@ async function run(signal: AbortSignal): Promise<Ending> {
     };
     const watch = (snapshot: Snapshot): void => told(snapshot, metrics);
     const { preallocate, claim, journalKey } = job;
-    const scratch = hasScratch() ? { scratch: SCRATCH, spill: SCRATCH } : {};
+    const place = scratchOf(SCRATCH);
+    const scratch = place === undefined ? {} : { scratch: place, spill: place };
     const disk = { ...carried, ...scratch, preallocate, claim, journalKey, fresh: false, force: false };
     const report = await (job.content === 'archive'
       ? unpack(carried, signal, watch, log)
@@ -77,19 +79,9 @@ async function run(signal: AbortSignal): Promise<Ending> {
     return succeeded(job.preallocate, 'labels' in report ? report.labels : {});
   } catch (error) {
     if (signal.aborted) throw error;
-    return failed(error, job, hasScratch());
+    return failed(error, job, scratchOf(SCRATCH) !== undefined);
   } finally {
     await metrics?.[Symbol.asyncDispose]();
-  }
-}
-
-/** The place of the mount may be there without it. */
-function hasScratch(): boolean {
-  try {
-    accessSync(SCRATCH, constants.W_OK);
-    return true;
-  } catch {
-    return false;
   }
 }
 

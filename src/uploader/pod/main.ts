@@ -1,7 +1,8 @@
 // The upload pod: takes one upload into its volume, and says so in the termination message.
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { scratchOf, servePod } from './server.ts';
+import { scratchOf } from '../../dataplane/scratch.ts';
+import { servePod } from './server.ts';
 import { settingsOf } from './settings.ts';
 
 /** Where everything is in a pod; tests put another directory in front. */

@@ -1,4 +1,4 @@
-import { existsSync, readFileSync, unwatchFile, watchFile } from 'node:fs';
+import { readFileSync, unwatchFile, watchFile } from 'node:fs';
 import { chmod } from 'node:fs/promises';
 import { createServer as createPlain, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { createServer as createSecure } from 'node:https';
@@ -270,9 +270,4 @@ function say(request: IncomingMessage, response: ServerResponse, status: number,
 
 function gone(): FerryError {
   return new FerryError('the sender went before the end', { code: 'TRUNCATED', stage: 'source' });
-}
-
-/** Scratch space where the pod has it. */
-export function scratchOf(path: string): string | undefined {
-  return existsSync(path) ? path : undefined;
 }
