@@ -42,6 +42,7 @@ export const TOOLS = {
   chmod: 'coreutils',
   dd: 'coreutils',
   du: 'coreutils',
+  ln: 'coreutils',
   rm: 'coreutils',
   stat: 'coreutils',
   md5sum: 'coreutils',

@@ -18,7 +18,15 @@ function diskferry(...args: string[]) {
 
 test('every command teaches: a description, examples, where the exit codes are', () => {
   const program = buildProgram();
-  expect(program.commands.map((command) => command.name())).toEqual(['import', 'inspect', 'verify', 'forget', 'demo']);
+  expect(program.commands.map((command) => command.name())).toEqual([
+    'import',
+    'inspect',
+    'verify',
+    'forget',
+    'serve',
+    'upload',
+    'demo',
+  ]);
   for (const command of program.commands) {
     let text = '';
     command.configureOutput({ writeOut: (part) => (text += part) });

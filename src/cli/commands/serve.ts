@@ -33,7 +33,10 @@ Examples:
 For everybody else than this machine:
   openssl rand -hex 16 > secret && chmod 600 secret
   diskferry serve --data /srv/disks --listen 0.0.0.0:8090 --secret-file secret
-  curl -u :"$(cat secret)" -T disk.img http://host:8090/volumes/disk`;
+  curl -u :"$(cat secret)" -T disk.img http://host:8090/volumes/disk
+
+Exit codes: 0 stopped by Ctrl-C or SIGTERM; 20 another process has the
+directory; otherwise as in docs/errors.md. docs/serve.md tells all of it.`;
 
 /** Most transfers at once that can be asked for. */
 const MOST_TRANSFERS = 64;

@@ -27,7 +27,9 @@ not sent. Any other server that takes a PUT is given the image in one piece.
 Examples:
   diskferry upload ubuntu.qcow2 http://127.0.0.1:8090/volumes/ubuntu
   diskferry upload disk.img https://host/volumes/disk --secret-file secret
-  diskferry upload disk.img http://127.0.0.1:8090/volumes/disk --size 40Gi --replace`;
+  diskferry upload disk.img http://127.0.0.1:8090/volumes/disk --size 40Gi --replace
+
+Exit codes: 0 the disk is whole there; otherwise as in docs/errors.md.`;
 
 export function defineUpload(program: Command): void {
   program
