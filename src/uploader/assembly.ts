@@ -16,6 +16,8 @@ export class Assembly {
   /** Resolved when it is said to be whole, rejected when it will not be. */
   readonly #whole: PromiseWithResolvers<void>;
   readonly #made: Promise<Made>;
+  /** Requests that write; undefined once it is said to be whole: then nobody may any more, since it is read for its digest. */
+  #writers: number | undefined = 0;
 
   private constructor(
     volume: string,
@@ -63,6 +65,17 @@ export class Assembly {
     return new Assembly(filling.name, size, await begun.promise, whole, made);
   }
 
+  /** Runs what writes, all of a request. BUSY when the disk is being finished. */
+  async writing<T>(work: () => Promise<T>): Promise<T> {
+    if (this.#writers === undefined) throw busy('it was said to be whole: nothing is written into it any more');
+    this.#writers += 1;
+    try {
+      return await work();
+    } finally {
+      this.#writers -= 1;
+    }
+  }
+
   /** As Patch does, with our errors. */
   async act<T>(act: (patch: Patch) => Promise<T>): Promise<T> {
     this.active = Date.now();
@@ -75,14 +88,20 @@ export class Assembly {
     }
   }
 
-  /** All was written: the volume is whole when this resolves. May be called again. */
-  finish(): Promise<Made> {
+  /** All was written: the volume is whole when this resolves. May be called again. BUSY while requests write. */
+  async finish(): Promise<Made> {
+    if (this.#writers) throw busy(`${this.#writers} requests are writing into it: finalize it when all are answered`);
+    this.#writers = undefined;
     this.#whole.resolve();
-    return this.#made;
+    return await this.#made;
   }
 
   async giveUp(why: string): Promise<void> {
     this.#whole.reject(new FerryError(why, { code: 'ABORTED', stage: 'source' }));
     await this.#made.catch(() => undefined);
   }
+}
+
+function busy(message: string): FerryError {
+  return new FerryError(message, { code: 'BUSY', stage: 'target' });
 }

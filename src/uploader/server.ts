@@ -19,8 +19,6 @@ import { web } from './web.ts';
 const HEADER = 30_000;
 /** Bytes of a header; the longest that are known (tus metadata, tokens) have some kilobytes. */
 const LONGEST_HEADER = 16 * 1024;
-/** Bytes of a request that is JSON. */
-const LONGEST_JSON = 64 * 1024;
 
 /** The volumes of a directory, over HTTP: docs/serve.md. */
 export async function buildServer(options: ServerOptions): Promise<FastifyInstance> {
@@ -46,7 +44,6 @@ export async function buildServer(options: ServerOptions): Promise<FastifyInstan
       holdBack(server, overridden);
       return server;
     },
-    bodyLimit: LONGEST_JSON,
     forceCloseConnections: true,
     exposeHeadRoutes: false,
     ajv: { customOptions: { coerceTypes: false, removeAdditional: false, allErrors: false } },

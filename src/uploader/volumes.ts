@@ -6,11 +6,14 @@ import { FerryError } from '../dataplane/errors.ts';
 import { native } from '../dataplane/native.ts';
 import { parseSize } from '../dataplane/sizes.ts';
 import { schemeOf } from '../dataplane/sources/index.ts';
+import { json as jsonOf } from './body.ts';
 import type { Service } from './service.ts';
 import { overview } from './web.ts';
 
 /** Where a server imports from: no files and no programs of its own machine. */
 const SCHEMES = ['http', 'https', 's3', 'gs', 'az', 'docker', 'nbd', 'nbds'];
+/** Bytes of a request that is JSON. */
+const LONGEST_JSON = 64 * 1024;
 /** Bytes of one read of a volume that is downloaded. */
 const READ = 1024 * 1024;
 /** Extents that one answer has at most. */
@@ -73,14 +76,7 @@ export const volumes: FastifyPluginAsync<Service> = async (app, service) => {
 
   await app.register(async (json) => {
     json.removeAllContentTypeParsers();
-    // Whatever its type says, since `curl -d` says that it is a form.
-    json.addContentTypeParser('*', { parseAs: 'string' }, (_request, body, done) => {
-      try {
-        done(null, JSON.parse(body as string));
-      } catch {
-        done(new FerryError('the body is no JSON', { code: 'BAD_SPEC', stage: 'plan' }));
-      }
-    });
+    json.addContentTypeParser('*', (request: FastifyRequest) => jsonOf(request.raw, LONGEST_JSON, service.stall));
 
     json.post<Named & { Body: { name: string } }>(
       '/volumes/:name/rename',

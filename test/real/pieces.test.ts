@@ -140,3 +140,35 @@ test('what is given up, and what a stop cuts short, leaves nothing', async () =>
   await using third = await Served.start(program, at('second'));
   expect(await third.volumes()).toEqual([]);
 });
+
+test('is not finished while somebody writes, nor written when it is finished; a sender who falls silent is left', async () => {
+  await using short = await Served.start(program, at('short'), ['--open', '--stall', '2']);
+  const begun = await curl(['-X', 'POST', `${short.url}/volumes/slow/images?size=1Mi`]);
+  const image = short.url + (JSON.parse(begun.body) as { image: string }).image;
+  let rest = Promise.withResolvers<void>();
+  const put = (): Promise<Response> => {
+    const parts = [new Uint8Array(64 * 1024).fill(1), new Uint8Array(64 * 1024).fill(2)];
+    const body = new ReadableStream<Uint8Array>({
+      async pull(controller) {
+        if (parts.length === 1) await rest.promise;
+        const part = parts.shift();
+        if (part) controller.enqueue(part);
+        else controller.close();
+      },
+    });
+    const headers = { 'content-length': String(128 * 1024) };
+    return fetch(image, { method: 'PUT', body, headers, duplex: 'half' });
+  };
+  const writing = put();
+  await sleep(500);
+  const early = await curl(['-X', 'POST', `${image}/finalize`]);
+  expect([early.status, early.body]).toEqual([409, expect.stringContaining('1 requests are writing')]);
+  rest.resolve();
+  expect((await writing).status).toBe(200);
+  rest = Promise.withResolvers<void>();
+  await expect(put()).rejects.toThrow();
+  rest.resolve();
+  expect((await curl(['-X', 'POST', `${image}/finalize`])).status).toBe(200);
+  const disk = await readFile(at('short/slow.img'));
+  expect([disk.length, disk[0], disk[64 * 1024], disk[128 * 1024]]).toEqual([1 * MiB, 1, 2, 0]);
+});

@@ -4,6 +4,7 @@ import { FerryError } from '../../dataplane/errors.ts';
 import { promisedDigest } from '../../dataplane/http/fields.ts';
 import { parseSize } from '../../dataplane/sizes.ts';
 import { Assembly } from '../assembly.ts';
+import { chunks, json } from '../body.ts';
 import { letSend } from '../continue.ts';
 import type { Service } from '../service.ts';
 
@@ -104,17 +105,17 @@ export const images: FastifyPluginAsync<Service> = async (app, service) => {
     const assembly = find(request.params.id);
     const { from, length } = placeOf(request, assembly.size);
     letSend(request.raw, reply.raw);
-    await written(assembly, request, from, length);
+    await assembly.writing(() => written(assembly, request, from, length, service.stall));
     if (request.query.flush !== 'n') await assembly.act((patch) => patch.flush());
     return reply.code(200).send();
   });
 
   app.patch<Known>('/images/:id', open, async (request, reply) => {
     const assembly = find(request.params.id);
-    const { op, offset = 0, size, flush } = await operationOf(request);
+    const { op, offset = 0, size, flush } = await operationOf(request, service.stall);
     if (op === 'zero') {
       if (!isOffset(offset) || !isOffset(size)) throw bad("'zero' wants offset and size, in bytes");
-      await assembly.act((patch) => patch.zero(offset, size));
+      await assembly.writing(() => assembly.act((patch) => patch.zero(offset, size)));
     } else if (op !== 'flush') throw bad("the operation is none of 'zero' and 'flush'");
     if (op === 'flush' || flush === true) await assembly.act((patch) => patch.flush());
     return reply.code(200).send();
@@ -145,6 +146,7 @@ async function written(
   { raw, headers }: FastifyRequest,
   from: number,
   length: number,
+  stall: number,
 ): Promise<void> {
   const expected = promisedDigest(headers, true);
   const hash = expected && createHash(expected.algorithm);
@@ -159,9 +161,9 @@ async function written(
     await assembly.act((patch) => patch.write(at, piece));
     at += piece.length;
   };
-  for await (const chunk of raw) {
-    waiting.push(chunk as Buffer);
-    bytes += (chunk as Buffer).length;
+  for await (const chunk of chunks(raw, stall)) {
+    waiting.push(chunk);
+    bytes += chunk.length;
     if (bytes >= PIECE) await write();
   }
   if (bytes > 0) await write();
@@ -192,22 +194,16 @@ function placeOf({ headers }: FastifyRequest, size: number): { from: number; len
   return { from, length };
 }
 
-async function operationOf({
-  raw,
-}: FastifyRequest): Promise<{ op?: unknown; offset?: unknown; size?: unknown; flush?: unknown }> {
-  const chunks: Buffer[] = [];
-  let bytes = 0;
-  for await (const chunk of raw) {
-    bytes += (chunk as Buffer).length;
-    if (bytes > LONGEST_JSON) throw bad(`an operation has at most ${LONGEST_JSON} bytes`);
-    chunks.push(chunk as Buffer);
-  }
-  try {
-    const value: unknown = JSON.parse(Buffer.concat(chunks).toString('utf8'));
-    if (typeof value === 'object' && value !== null) return value;
-  } catch {
-    // Told below.
-  }
+interface Operation {
+  readonly op?: unknown;
+  readonly offset?: unknown;
+  readonly size?: unknown;
+  readonly flush?: unknown;
+}
+
+async function operationOf({ raw }: FastifyRequest, stall: number): Promise<Operation> {
+  const value = await json(raw, LONGEST_JSON, stall);
+  if (typeof value === 'object' && value !== null) return value;
   throw bad('the operation is no JSON object');
 }
 

@@ -4,6 +4,7 @@ import type { FastifyPluginAsync, FastifyReply, FastifyRequest } from 'fastify';
 import { parseDigest } from '../../dataplane/digests.ts';
 import { FerryError } from '../../dataplane/errors.ts';
 import { parseSize } from '../../dataplane/sizes.ts';
+import { whole } from '../body.ts';
 import { letSend } from '../continue.ts';
 import type { Service } from '../service.ts';
 import type { Upload } from '../upload.ts';
@@ -88,7 +89,7 @@ export const tus: FastifyPluginAsync<Service> = async (app, service) => {
         throw new FerryError(`a part of an upload has the type ${PART}`, { code: 'UNSUPPORTED', stage: 'plan' });
       }
       const offset = wholeNumber(request.headers['upload-offset'], 'Upload-Offset');
-      const body = await checked(request, reply);
+      const body = await checked(request, reply, service.stall);
       if (body === undefined) return reply;
       letSend(request.raw, reply.raw);
       await part(upload, body, offset);
@@ -120,7 +121,7 @@ function told204(reply: FastifyReply, { uploads }: Service, upload: Upload): Fas
 }
 
 /** The body; one with a checksum is compared first. Undefined where that was answered. */
-async function checked(request: FastifyRequest, reply: FastifyReply): Promise<Readable | undefined> {
+async function checked(request: FastifyRequest, reply: FastifyReply, stall: number): Promise<Readable | undefined> {
   const text = request.headers['upload-checksum'];
   if (text === undefined) return request.raw;
   const [algorithm = '', expected = ''] = String(text).split(' ');
@@ -134,9 +135,7 @@ async function checked(request: FastifyRequest, reply: FastifyReply): Promise<Re
     });
   }
   letSend(request.raw, reply.raw);
-  const chunks: Buffer[] = [];
-  for await (const chunk of request.raw) chunks.push(chunk as Buffer);
-  const bytes = Buffer.concat(chunks);
+  const bytes = await whole(request.raw, LONGEST_CHECKED, stall);
   if (createHash(algorithm).update(bytes).digest('base64') === expected)
     return Readable.from([bytes], { objectMode: false });
   await reply
