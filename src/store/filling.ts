@@ -19,8 +19,12 @@ interface Ends {
   readonly over: () => void;
 }
 
-/** What is on the target is worth nothing then: another try begins anew. */
 const WRONG: readonly Code[] = ['CORRUPT', 'DIGEST_MISMATCH'];
+
+/** The image is what is wrong: what came of it is worth nothing, another try begins anew. */
+function isOfImage({ code, stage, retryable }: FerryError): boolean {
+  return WRONG.includes(code) || (!retryable && (stage === 'decode' || stage === 'format'));
+}
 
 /** A volume that a disk is on its way into; nobody else can fill it meanwhile. */
 export class Filling {
@@ -89,7 +93,7 @@ export class Filling {
       return made;
     } catch (thrown) {
       const error = asFerryError(thrown, 'target');
-      if (this.lost || WRONG.includes(error.code)) await this.#ends.discard();
+      if (this.lost || isOfImage(error)) await this.#ends.discard();
       this.#ends.failed(error);
       throw error;
     } finally {

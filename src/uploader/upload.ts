@@ -202,7 +202,7 @@ export class Upload {
 
   /** The rest will not be sent to this process; where it is `lost`, to none. */
   async abandon(why: string, lost: boolean): Promise<void> {
-    this.#filling.lost = lost;
+    if (lost) this.#filling.lost = true;
     this.#pipe.fail(new FerryError(why, { code: 'TRUNCATED', stage: 'source' }));
     await this.#result.catch(() => undefined);
   }

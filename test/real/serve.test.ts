@@ -251,6 +251,16 @@ describe('volumes', () => {
     for (const name of ['link', 'directory']) expect((await curl([`${to(name)}/disk`])).status).toBe(404);
   });
 
+  test('an image that is wrong leaves nothing, however it came', async () => {
+    await shell(`head -c 3000000 ${at('www/qcow2')} > ${at('www/short')}`);
+    expect((await curl(['-T', at('www/short'), to('short')])).status).toBe(422);
+    const { code } = await program.run(['upload', at('www/short'), to('shorter'), '--progress', 'none']);
+    expect(code).not.toBe(0);
+    const left = await readdir(at('data/.diskferry/incoming'));
+    expect(left.filter((name) => name.startsWith('short'))).toEqual([]);
+    for (const name of ['short', 'shorter']) expect(await server.volume(name)).toMatchObject({ state: 'failed' });
+  });
+
   test('what came into one and cannot be looked at keeps no other from being tidied', async () => {
     await shell(`cd ${at('')} && mkdir -p odd/.diskferry/incoming && cd odd/.diskferry/incoming &&
       ln -s nowhere.img link.img && mkdir directory.img && truncate -s 1M old.img && touch -d '2 days ago' old.img`);

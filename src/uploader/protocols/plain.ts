@@ -45,6 +45,8 @@ export const plain: FastifyPluginAsync<Service> = async (app, service) => {
     const declared = declaredOf(request, { ...(size === undefined ? {} : { size }), ...(format ? { format } : {}) });
     const filling = await service.store.fill(name, replace === 'true');
     if (resumable) return beginResumable(service, filling, declared, request, reply);
+    // Nobody knows how to go on with it.
+    filling.lost = true;
     try {
       const report = await service.queue.add(async () => {
         if (declared.length === 0) return blank(service, filling, size);
