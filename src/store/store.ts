@@ -169,7 +169,8 @@ export class Store implements AsyncDisposable {
   async fill(name: string, replace: boolean): Promise<Filling> {
     volumeName(name);
     if (this.#fillings.has(name) || this.#held.has(name)) {
-      throw new FerryError(`another transfer into ${name} is under way`, { code: 'BUSY', stage: 'target' });
+      const message = `another transfer into ${name} is under way: wait for it, go on with it, or delete ${name} to stop it`;
+      throw new FerryError(message, { code: 'BUSY', stage: 'target' });
     }
     this.#held.add(name);
     try {

@@ -295,3 +295,26 @@ test('a sender who goes leaves nothing that looks like a disk', async () => {
   await file.read(head, 0, 512, 0);
   expect(head.readUInt16LE(510)).not.toBe(0xaa55);
 });
+
+test.each<[string, string, string, () => string | Promise<Buffer>]>([
+  ['in the head of a form', '/v1beta1/upload-form', 'multipart/form-data; boundary=x', () => '--x\r\nContent-Disp'],
+  [
+    'in the file of a form',
+    '/v1beta1/upload-form',
+    'multipart/form-data; boundary=x',
+    () => `--x\r\nContent-Disposition: form-data; name="file"; filename="f"\r\n\r\n${'x'.repeat(200_000)}`,
+  ],
+  ['in an archive', '/v1beta1/upload-archive', 'application/x-tar', () => readFile(at('www/some.tar'))],
+])('a sender who goes %s leaves the volume to the next', async (_where, path, type, begin) => {
+  await shell(`cd ${at('www')} && tar -cf some.tar raw && truncate -s 3M some.tar`);
+  await using running = await pod({ TLS_KEY_FILE: '', TLS_CERT_FILE: '', CLIENT_CERT_FILE: '' });
+  const socket = connect(Number(new URL(running.url).port), '127.0.0.1');
+  socket.write(`POST ${path} HTTP/1.1\r\nHost: x\r\nContent-Type: ${type}\r\nContent-Length: ${SIZE}\r\n\r\n`);
+  socket.write(await begin());
+  await sleep(500);
+  expect((await post(`${running.url}/v1beta1/upload`, at('www/qcow2'))).status).toBe(503);
+  socket.destroy();
+  await sleep(1000);
+  expect((await post(`${running.url}/v1beta1/upload`, at('www/qcow2'))).status).toBe(200);
+  expect((await running.ended).exit).toBe(0);
+});

@@ -110,7 +110,6 @@ export async function servePod(settings: Settings, scratch: string | undefined, 
     }
     const pipe = new Pipe('upload of an archive', length);
     pipe.admit();
-    const stop = new AbortController();
     const unpacking = unpack(
       {
         source: pipe.name,
@@ -120,14 +119,18 @@ export async function servePod(settings: Settings, scratch: string | undefined, 
         replace: true,
         connections: 1,
       },
-      stop.signal,
+      new AbortController().signal,
       () => undefined,
       log,
     );
     const failed = new AbortController();
     unpacking.catch((thrown: unknown) => failed.abort(thrown));
-    if (!(await pipe.take(body, STALL, failed.signal))) pipe.fail(gone());
-    pipe.end();
+    try {
+      if (!(await pipe.take(body, STALL, failed.signal))) throw gone();
+      pipe.end();
+    } catch (thrown) {
+      pipe.fail(asFerryError(thrown, 'source'));
+    }
     await unpacking;
   };
 
@@ -213,7 +216,7 @@ function lengthOf({ headers }: IncomingMessage): number | undefined {
   return text === undefined ? undefined : Number(text);
 }
 
-/** The file of a form: its first part, named `file`. BAD_SPEC where there is none. */
+/** The file of a form: its first part, named `file`. BAD_SPEC where there is none, TRUNCATED where its sender goes. */
 function firstPart(request: IncomingMessage): Promise<Readable> {
   return new Promise((resolve, reject) => {
     const none = (): void =>
@@ -224,7 +227,18 @@ function firstPart(request: IncomingMessage): Promise<Readable> {
       headers: { ...request.headers, 'content-type': type },
       limits: { fileSize: Number.POSITIVE_INFINITY },
     });
+    let file: Readable | undefined;
+    const silent = setTimeout(() => request.destroy(), STALL);
+    // A form does not notice that its sender has gone.
+    request.once('close', () => {
+      clearTimeout(silent);
+      if (request.complete) return;
+      file?.destroy();
+      reject(gone());
+    });
     form.once('file', (name: string, part: Readable) => {
+      clearTimeout(silent);
+      file = part;
       if (name === 'file') resolve(part);
       else none();
     });
