@@ -96,9 +96,14 @@ export class Assembly {
     return await this.#made;
   }
 
+  /** Resolves when it is a volume, or will be none. */
+  async over(): Promise<void> {
+    await this.#made.catch(() => undefined);
+  }
+
   async giveUp(why: string): Promise<void> {
     this.#whole.reject(new FerryError(why, { code: 'ABORTED', stage: 'source' }));
-    await this.#made.catch(() => undefined);
+    await this.over();
   }
 }
 

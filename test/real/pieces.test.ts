@@ -171,4 +171,12 @@ test('is not finished while somebody writes, nor written when it is finished; a 
   expect((await curl(['-X', 'POST', `${image}/finalize`])).status).toBe(200);
   const disk = await readFile(at('short/slow.img'));
   expect([disk.length, disk[0], disk[64 * 1024], disk[128 * 1024]]).toEqual([1 * MiB, 1, 2, 0]);
+  expect((await curl([`${image}/extents`])).status).toBe(404);
+  const many = (n: number) => curl(['-X', 'POST', `${short.url}/volumes/many-${n}/images?size=1Mi`]);
+  const first = await many(0);
+  for (let n = 1; n < 8; n += 1) expect((await many(n)).status).toBe(201);
+  expect((await many(8)).status).toBe(503);
+  const { image: one } = JSON.parse(first.body) as { image: string };
+  expect((await curl(['-X', 'DELETE', short.url + one])).status).toBe(204);
+  expect((await many(8)).status).toBe(201);
 });

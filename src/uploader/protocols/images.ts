@@ -56,7 +56,6 @@ export const images: FastifyPluginAsync<Service> = async (app, service) => {
   const timer = setInterval(() => {
     for (const one of known.values()) {
       if (Date.now() - one.active <= service.expiry) continue;
-      known.delete(one.id);
       void one.giveUp(`nobody went on with it for ${service.expiry / 1000} s`);
     }
   }, LOOK);
@@ -68,9 +67,14 @@ export const images: FastifyPluginAsync<Service> = async (app, service) => {
 
   app.post<Named>('/volumes/:name/images', { schema: BEGIN }, async ({ params, query }, reply) => {
     const size = parseSize(query.size);
+    if (known.size >= service.transfers) {
+      const message = `${known.size} images are being written, which is as many as may be: try again`;
+      throw new FerryError(message, { code: 'BUSY', stage: 'plan', retryable: true, retryAfter: 5 });
+    }
     const filling = await service.store.fill(params.name, query.replace === 'true');
     const assembly = await Assembly.begin(filling, size, service.store.stateDirectory);
     known.set(assembly.id, assembly);
+    void assembly.over().then(() => known.delete(assembly.id));
     const image = `/images/${assembly.id}`;
     return reply.code(201).header('location', image).send({ image, name: params.name, size });
   });
@@ -127,15 +131,12 @@ export const images: FastifyPluginAsync<Service> = async (app, service) => {
     async ({ params }) => {
       const assembly = find(params.id);
       const { diskDigest, virtualSize } = await assembly.finish();
-      known.delete(assembly.id);
       return { name: assembly.volume, state: 'ready', size: virtualSize, diskDigest };
     },
   );
 
   app.delete<Known>('/images/:id', open, async ({ params }, reply) => {
-    const assembly = find(params.id);
-    known.delete(assembly.id);
-    await assembly.giveUp('its sender gave it up');
+    await find(params.id).giveUp('its sender gave it up');
     return reply.code(204).send();
   });
 };
