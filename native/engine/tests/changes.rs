@@ -1,14 +1,16 @@
 //! What has changed of a disk is put onto the disk as it was, in place.
 
+mod conversions;
+
 use std::ops::Range;
 use std::path::Path;
 use std::time::Duration;
 
+use conversions::limits;
 use diskferry_engine::conversion::{Conversion, Next, Options, Pushed, Way};
 use diskferry_engine::digest;
 use diskferry_engine::error::{Code, Result};
 use diskferry_engine::formats::Named;
-use diskferry_engine::limits::Limits;
 use diskferry_engine::sniff::{self, Told};
 use diskferry_engine::targets;
 
@@ -28,29 +30,14 @@ fn states() -> (Vec<u8>, Vec<u8>, Vec<Range<u64>>) {
 }
 
 fn options(after: &[u8], changed: Vec<Range<u64>>) -> Options {
-    let limits = Limits { workers: 2, ..Limits::default() };
     let told = Told { format: Named::parse("raw"), ..Told::default() };
-    let length = Some(after.len() as u64);
     Options {
-        sniffed: sniff::sniff_told(&told, &after[..MIB], length, &limits),
-        key: [7; 32],
-        marked: None,
-        identity: "{\"name\":\"test\"}".to_owned(),
+        sniffed: sniff::sniff_told(&told, &after[..MIB], Some(after.len() as u64), &limits()),
         way: Way::Seek,
-        source_length: length,
-        seekable: true,
         extents: Some(changed),
         onto: true,
-        kept: None,
         whole_source: false,
-        resume: false,
-        size: None,
-        preallocate: false,
-        digest: None,
-        disk_digest: None,
-        spill: None,
-        limits,
-        failpoint: None,
+        ..conversions::of(after)
     }
 }
 

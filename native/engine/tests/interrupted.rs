@@ -1,15 +1,16 @@
 //! A qcow2 whose transfer is cut and goes on, through the whole engine: what the source can do decides how.
 
+mod conversions;
+
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use conversions::KEY;
 use diskferry_engine::conversion::{Conversion, Next, Options, Pushed, Request, Way, journal_store};
 use diskferry_engine::error::{Code, Error, Result, Stage};
 use diskferry_engine::journal::{self, Checkpoint, Key, Recovered};
-use diskferry_engine::limits::Limits;
-use diskferry_engine::{sniff, targets};
+use diskferry_engine::targets;
 
-const KEY: [u8; 32] = [9; 32];
 const CLUSTER: usize = 4096;
 /// Guest bytes of one L2 table: 512 entries of 8 bytes.
 const SPAN: usize = CLUSTER / 8 * CLUSTER;
@@ -74,29 +75,7 @@ impl Image {
 }
 
 fn options(file: &[u8], way: Way) -> Options {
-    let limits = Limits { workers: 2, ..Limits::default() };
-    let length = Some(file.len() as u64);
-    Options {
-        sniffed: sniff::sniff(&file[..file.len().min(1 << 20)], length, &limits),
-        key: KEY,
-        marked: None,
-        identity: "{\"name\":\"test\"}".to_owned(),
-        way,
-        source_length: length,
-        seekable: true,
-        extents: None,
-        onto: false,
-        kept: None,
-        whole_source: true,
-        resume: false,
-        size: None,
-        preallocate: false,
-        digest: None,
-        disk_digest: None,
-        spill: None,
-        limits,
-        failpoint: None,
-    }
+    Options { way, ..conversions::of(file) }
 }
 
 struct Place(tempfile::TempDir);

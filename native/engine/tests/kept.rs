@@ -1,13 +1,14 @@
 //! A source that cannot be read again, cut anywhere: what was kept of it and the rest from the checkpoint on are enough.
 
+mod conversions;
+
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use diskferry_engine::conversion::{Conversion, Keeping, Next, Options, Pushed, Way};
+use diskferry_engine::conversion::{Conversion, Keeping, Next, Options, Pushed};
 use diskferry_engine::error::{Code, Result};
-use diskferry_engine::limits::Limits;
-use diskferry_engine::{sniff, targets};
+use diskferry_engine::targets;
 
 const MIB: usize = 1 << 20;
 const SIZE: usize = 40 * MIB + 512;
@@ -65,30 +66,8 @@ fn forms(place: &Path, disk: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
 }
 
 fn options(file: &[u8], kept: &Path) -> Options {
-    let limits = Limits { workers: 2, ..Limits::default() };
-    let length = Some(file.len() as u64);
     let head = file[..file.len().min(MIB)].to_vec();
-    Options {
-        sniffed: sniff::sniff(&head, length, &limits),
-        key: [3; 32],
-        marked: None,
-        identity: "{\"name\":\"test\"}".to_owned(),
-        way: Way::Stream,
-        source_length: length,
-        seekable: false,
-        extents: None,
-        onto: false,
-        whole_source: true,
-        kept: Some(Keeping { path: kept.to_owned(), head }),
-        resume: false,
-        size: None,
-        preallocate: false,
-        digest: None,
-        disk_digest: None,
-        spill: None,
-        limits,
-        failpoint: None,
-    }
+    Options { seekable: false, kept: Some(Keeping { path: kept.to_owned(), head }), ..conversions::of(file) }
 }
 
 /// Sends from where it is asked for up to `to`; where that began, and whether nothing more is asked for.

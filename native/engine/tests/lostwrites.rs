@@ -1,17 +1,17 @@
 //! A power cut loses any part of what was not flushed: the transfer goes on and the disk is right.
 
+mod conversions;
+
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
-use diskferry_engine::conversion::{Conversion, Next, Options, Pushed, Way, journal_store};
+use conversions::KEY;
+use diskferry_engine::conversion::{Conversion, Next, Options, Pushed, journal_store};
 use diskferry_engine::error::{Code, Error, Result, Stage};
 use diskferry_engine::journal::{self, Key, Recovered};
-use diskferry_engine::limits::Limits;
-use diskferry_engine::sniff;
 use diskferry_engine::targets::{Facts, Kind, Target};
 
-const KEY: [u8; 32] = [7; 32];
 const MIB: usize = 1 << 20;
 const DISK: usize = 24 * MIB;
 /// What a disk writes as one.
@@ -132,29 +132,7 @@ impl Target for Forgetful {
 }
 
 fn options(source: &[u8], resume: bool) -> Options {
-    let limits = Limits { workers: 2, ..Limits::default() };
-    let length = Some(source.len() as u64);
-    Options {
-        sniffed: sniff::sniff(&source[..MIB], length, &limits),
-        key: KEY,
-        marked: None,
-        identity: "{\"name\":\"test\"}".to_owned(),
-        way: Way::Stream,
-        source_length: length,
-        seekable: true,
-        extents: None,
-        onto: false,
-        kept: None,
-        whole_source: true,
-        resume,
-        size: None,
-        preallocate: false,
-        digest: None,
-        disk_digest: None,
-        spill: None,
-        limits,
-        failpoint: None,
-    }
+    Options { resume, ..conversions::of(source) }
 }
 
 /// What runs found on the target.

@@ -1,16 +1,16 @@
 //! A disk is written as a qcow2 file, of every kind: qemu-img finds nothing wrong with it, and the same disk in it.
 
+mod conversions;
 mod guest;
 
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
-use diskferry_engine::conversion::{Conversion, Next, Options, Pushed, Way};
+use diskferry_engine::conversion::{Conversion, Next, Options, Pushed};
 use diskferry_engine::error::{Code, Result};
-use diskferry_engine::limits::Limits;
+use diskferry_engine::targets;
 use diskferry_engine::targets::qcow2::{Compression, Qcow2Target, Spec};
-use diskferry_engine::{sniff, targets};
 use guest::Random;
 
 const MIB: usize = 1 << 20;
@@ -43,32 +43,9 @@ fn qemu_img(args: &[&str]) -> String {
 
 /// Carries `source` into a qcow2 at `path`; with `stop` only so many bytes of it, then it is dropped.
 fn carry(source: &[u8], path: &Path, spec: Spec, size: Option<u64>, stop: Option<usize>) -> Result<()> {
-    let limits = Limits { workers: 2, ..Limits::default() };
-    let length = Some(source.len() as u64);
-    let sniffed = sniff::sniff(&source[..source.len().min(MIB)], length, &limits);
-    let known = size.or(sniffed.virtual_size).map(|n| n.next_multiple_of(512));
+    let options = Options { marked: Some(path.to_owned()), seekable: false, size, ..conversions::of(source) };
+    let known = size.or(options.sniffed.virtual_size).map(|n| n.next_multiple_of(512));
     let target = Qcow2Target::begin(path, targets::open(path)?, spec, known)?;
-    let options = Options {
-        sniffed,
-        key: [7; 32],
-        marked: Some(path.to_owned()),
-        identity: "{\"name\":\"test\"}".to_owned(),
-        way: Way::Stream,
-        source_length: length,
-        seekable: false,
-        extents: None,
-        onto: false,
-        kept: None,
-        whole_source: true,
-        resume: false,
-        size,
-        preallocate: false,
-        digest: None,
-        disk_digest: None,
-        spill: None,
-        limits,
-        failpoint: None,
-    };
     let conversion = Conversion::start(Arc::new(target), options)?;
     loop {
         match conversion.intake().next(16)? {

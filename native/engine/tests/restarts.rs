@@ -1,14 +1,15 @@
 //! A compressed stream is stopped and goes on where its codec can, which is at any byte of the disk: what was written
 //! before stays as it is.
 
+mod conversions;
+
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use diskferry_engine::conversion::{Conversion, Next, Options, Pushed, Way};
-use diskferry_engine::limits::Limits;
-use diskferry_engine::{sniff, targets};
+use diskferry_engine::conversion::{Conversion, Next, Options, Pushed};
+use diskferry_engine::targets;
 
 const MIB: usize = 1 << 20;
 /// A checkpoint falls due after this long (conversion/barriers.rs, CHECKPOINT_TIME), and takes a moment.
@@ -42,29 +43,7 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
 /// Where so many chunks are left as `pauses` says, it waits until a checkpoint falls due.
 /// Answers the source offset that it went on from.
 fn run(path: &Path, source: &[u8], resume: bool, budget: Option<usize>, pauses: &[usize]) -> u64 {
-    let limits = Limits { workers: 2, ..Limits::default() };
-    let length = Some(source.len() as u64);
-    let options = Options {
-        sniffed: sniff::sniff(&source[..MIB], length, &limits),
-        key: [7; 32],
-        marked: None,
-        identity: "{\"name\":\"test\"}".to_owned(),
-        way: Way::Stream,
-        source_length: length,
-        seekable: true,
-        extents: None,
-        onto: false,
-        kept: None,
-        whole_source: true,
-        resume,
-        size: None,
-        preallocate: false,
-        digest: None,
-        disk_digest: None,
-        spill: None,
-        limits,
-        failpoint: None,
-    };
+    let options = Options { resume, ..conversions::of(source) };
     let conversion = Conversion::start(targets::open(path).unwrap(), options).unwrap();
     let resumed_at = conversion.progress().resumed_at;
     let mut left = budget;
