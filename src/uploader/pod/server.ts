@@ -1,7 +1,6 @@
-import { readFileSync, unwatchFile, watchFile } from 'node:fs';
 import { chmod } from 'node:fs/promises';
 import { createServer as createPlain, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
-import { createServer as createSecure } from 'node:https';
+import { createServer as createSecure, type Server as SecureServer } from 'node:https';
 import { dirname } from 'node:path';
 import type { Readable } from 'node:stream';
 import type { TLSSocket } from 'node:tls';
@@ -11,7 +10,9 @@ import type { Log } from '../../dataplane/context.ts';
 import { asFerryError, FerryError } from '../../dataplane/errors.ts';
 import { promisedDigest } from '../../dataplane/http/fields.ts';
 import { Filling } from '../../store/filling.ts';
+import { certificatesIn, followCertificates } from '../certificates.ts';
 import { holdBack, letSend } from '../continue.ts';
+import { dismiss, isUnread } from '../dismiss.ts';
 import { Pipe } from '../pipe.ts';
 import { Upload } from '../upload.ts';
 import type { Settings } from './settings.ts';
@@ -145,7 +146,8 @@ export async function servePod(settings: Settings, scratch: string | undefined, 
     return state !== 'taken';
   });
   const { port } = server.address() as { port: number };
-  const unwatch = settings.tls && watch(server as SecureServer, settings.tls, log);
+  const { tls } = settings;
+  const unwatch = tls && followCertificates(server as SecureServer, tls.files, tls.versions, log);
   return {
     port,
     outcome,
@@ -158,43 +160,12 @@ export async function servePod(settings: Settings, scratch: string | undefined, 
   };
 }
 
-function contextOf({ key, certificate, clients, minVersion, ciphers }: NonNullable<Settings['tls']>): object {
-  return {
-    key: readFileSync(key),
-    cert: readFileSync(certificate),
-    ca: readFileSync(clients),
-    minVersion,
-    ...(ciphers === undefined ? {} : { ciphers }),
-  };
-}
-
-/** Milliseconds between two looks at the files of the certificates: a secret of Kubernetes changes in place. */
-const LOOK = 5000;
-
-type SecureServer = ReturnType<typeof createSecure>;
-
-/** New certificates count for new connections; a pair that does not fit together yet is looked at again. Ends by the answer. */
-function watch(server: SecureServer, tls: NonNullable<Settings['tls']>, log: Log): () => void {
-  const reload = (): void => {
-    try {
-      server.setSecureContext(contextOf(tls));
-      log.info('the certificates were read again');
-    } catch (error) {
-      log.warn(`the certificates stay as they were: ${(error as Error).message}`);
-    }
-  };
-  const files = [tls.key, tls.certificate, tls.clients];
-  for (const file of files) watchFile(file, { interval: LOOK, persistent: false }, reload);
-  return () => {
-    for (const file of files) unwatchFile(file, reload);
-  };
-}
-
 function create({ tls }: Settings, handler: (request: IncomingMessage, response: ServerResponse) => void): Server {
   const limits = { headersTimeout: HEADER, requestTimeout: 0 };
   if (!tls) return createPlain(limits, handler);
   // The probe of the kubelet brings no certificate; requests that want one look at it.
-  return createSecure({ ...limits, ...contextOf(tls), requestCert: true, rejectUnauthorized: false }, handler);
+  const secure = { ...certificatesIn(tls.files), ...tls.versions, requestCert: true, rejectUnauthorized: false };
+  return createSecure({ ...limits, ...secure }, handler);
 }
 
 function admitted({ socket }: IncomingMessage, { tls, client }: Settings): boolean {
@@ -264,22 +235,12 @@ function failure(error: FerryError): { status: number; text: string } {
   return { status: refused ? 400 : 500, text: `Saving stream failed: ${message}` };
 }
 
-/** Milliseconds that a client may take to read why it was refused. */
-const LINGER = 5000;
-
 function say(request: IncomingMessage, response: ServerResponse, status: number, text: string): void {
   if (response.headersSent) return;
-  const unread = !request.readableEnded && (request.headers['content-length'] ?? '0') !== '0';
-  response.writeHead(status, {
-    'content-type': 'text/plain; charset=utf-8',
-    ...(unread ? { connection: 'close' } : {}),
-  });
-  response.end(text === '' ? text : `${text}\n`);
-  if (!unread) return;
-  // What is sent on is not read: but the answer comes to the client before the connection goes.
-  request.pause();
-  const late = setTimeout(() => request.socket.destroy(), LINGER);
-  request.socket.once('close', () => clearTimeout(late));
+  const type = { 'content-type': 'text/plain; charset=utf-8' };
+  const body = text === '' ? text : `${text}\n`;
+  if (isUnread(request)) dismiss(request, status, type, body);
+  else response.writeHead(status, type).end(body);
 }
 
 function gone(): FerryError {

@@ -4,18 +4,16 @@ import type { TlsOptions } from 'node:tls';
 import type { Claim } from '../../dataplane/claim.ts';
 import { FerryError } from '../../dataplane/errors.ts';
 import { parseQuantity } from '../../dataplane/sizes.ts';
+import type { CertificateFiles } from '../certificates.ts';
 
 /** What the pod is to do, from its environment: the contract of CDI's upload server (docs/uploadserver.md). */
 export interface Settings {
   readonly host: string;
   readonly port: number;
-  /** Paths of PEM files; without them it speaks plain HTTP, to anybody. */
+  /** Without it, it speaks plain HTTP, to anybody. */
   readonly tls?: {
-    readonly key: string;
-    readonly certificate: string;
-    readonly clients: string;
-    readonly minVersion: NonNullable<TlsOptions['minVersion']>;
-    readonly ciphers?: string;
+    readonly files: Required<CertificateFiles>;
+    readonly versions: { readonly minVersion: NonNullable<TlsOptions['minVersion']>; readonly ciphers?: string };
   };
   /** Common name that the certificate of a client must have. */
   readonly client: string;
@@ -65,11 +63,8 @@ export function settingsOf(env: NodeJS.ProcessEnv, root: string): Settings {
     ...(key && certificate && clients
       ? {
           tls: {
-            key,
-            certificate,
-            clients,
-            minVersion,
-            ...(env.TLS_CIPHERS ? { ciphers: env.TLS_CIPHERS.replaceAll(',', ':') } : {}),
+            files: { key, certificate, authorities: clients },
+            versions: { minVersion, ...(env.TLS_CIPHERS ? { ciphers: env.TLS_CIPHERS.replaceAll(',', ':') } : {}) },
           },
         }
       : {}),
