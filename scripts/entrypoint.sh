@@ -6,8 +6,10 @@ case "$(basename "$0") ${1-}" in
   'diskferry '*) ;;
   'cdi-importer '* | *' importer') role=importer ;;
   'cdi-uploadserver '* | *' uploadserver') role=uploader/pod ;;
+  'cdi-uploadproxy '* | *' uploadproxy') role=uploader/proxy ;;
   *' ' | *' -'*)
-    if [ -n "${IMPORTER_SOURCE-}" ]; then role=importer; elif [ -n "${UPLOAD_IMAGE_SIZE-}" ]; then role=uploader/pod; fi
+    if [ -n "${IMPORTER_SOURCE-}" ]; then role=importer; elif [ -n "${UPLOAD_IMAGE_SIZE-}" ]; then role=uploader/pod
+    elif [ -n "${APISERVER_PUBLIC_KEY-}" ]; then role=uploader/proxy; fi
     ;;
 esac
 if [ -n "${role-}" ]; then

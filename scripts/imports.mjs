@@ -18,7 +18,7 @@ const ALLOWED = {
   ...Object.fromEntries(
     ['cli', 'importer', 'uploader', 'cloner', 'store'].map((part) => [part, ['dataplane', 'oci', 'pki']]),
   ),
-  uploader: ['dataplane', 'store', 'pki'],
+  uploader: ['dataplane', 'store', 'pki', 'kube', 'api'],
   cli: ['dataplane', 'oci', 'store', 'uploader'],
 };
 /** Controllers decide and pods carry: no file is opened and no native code loaded in these. */

@@ -3,6 +3,9 @@ import { spawnSync } from 'node:child_process';
 import { accessSync, constants, existsSync, mkdirSync, writeFileSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { delimiter, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const root = fileURLToPath(new URL('..', import.meta.url));
 
 /** Program → Debian 12 package. */
 export const TOOLS = {
@@ -19,6 +22,7 @@ export const TOOLS = {
   blockdev: 'util-linux',
   fincore: 'util-linux',
   flock: 'util-linux',
+  unshare: 'util-linux',
   mkswap: 'util-linux',
   partx: 'util-linux',
   wipefs: 'util-linux',
@@ -55,6 +59,7 @@ export const TOOLS = {
   strace: 'strace',
   buildah: 'buildah',
   debootstrap: 'debootstrap',
+  etcd: 'etcd-server',
   runc: 'runc',
   cc: 'build-essential',
   python3: 'python3-venv',
@@ -64,28 +69,49 @@ export const TOOLS = {
 
 /**
  * Servers that tests talk to and Debian does not have: a Go module, an npm package or a Python package, pinned, built
- * into the cache.
+ * into the cache; or a package of a Go module of ours, which pins what it is built of.
  */
 export const SERVERS = {
   versitygw: { go: 'github.com/versity/versitygw/cmd/versitygw@v1.8.0' },
   'fake-gcs-server': { go: 'github.com/fsouza/fake-gcs-server@v1.56.1' },
   'azurite-blob': { npm: 'azurite@3.37.0' },
   'ovirt-imageio': { python: 'ovirt-imageio==2.5.1' },
+  'kube-apiserver': {
+    module: 'test/cluster/kubernetes',
+    package: 'k8s.io/kubernetes/cmd/kube-apiserver',
+    version: '1.36.3',
+  },
   // A library: its Python is what is run.
   tuspy: { python: 'tuspy==1.1.0', library: true },
 };
 
+/** What is built, with its version. */
+const titleOf = ({ go, npm, python, package: built, version }) => go ?? npm ?? python ?? `${built}@${version}`;
+
 /** Where a server's program is, once it was provided; a directory for each version. */
 export function serverPath(name) {
-  const { go, npm, python, library } = SERVERS[name];
+  const kind = SERVERS[name];
   const cache = join(process.env.XDG_CACHE_HOME ?? join(homedir(), '.cache'), 'diskferry', 'tools');
-  const place = join(cache, (go ?? npm ?? python).split('/').at(-1));
-  return join(place, go ? '' : npm ? 'node_modules/.bin' : 'bin', library ? 'python3' : name);
+  const place = join(cache, titleOf(kind).split('/').at(-1));
+  const inside = kind.npm ? 'node_modules/.bin' : kind.python ? 'bin' : '';
+  return join(place, inside, kind.library ? 'python3' : name);
 }
 
 /** What is run to make each kind, one after another, and where each comes from. */
-function recipe({ go, npm, python }, place) {
-  if (go) return { steps: [['go', 'install', go]], from: 'install Go from https://go.dev/dl' };
+function recipe({ go, npm, python, module, package: built, version }, place) {
+  const from = 'install Go from https://go.dev/dl';
+  if (go) return { steps: [['go', 'install', go]], from };
+  if (module) {
+    // Else it calls itself v0.0.0 and turns clients away that compare versions.
+    const [, minor] = version.split('.');
+    const stamps = { gitVersion: `v${version}`, gitMajor: '1', gitMinor: minor, gitTreeState: 'clean' };
+    const flags = Object.entries(stamps).map(([key, value]) => `-X k8s.io/component-base/version.${key}=${value}`);
+    const out = join(place, built.split('/').at(-1));
+    return {
+      steps: [['go', '-C', module, 'build', '-mod=readonly', '-ldflags', `-s -w ${flags.join(' ')}`, '-o', out, built]],
+      from,
+    };
+  }
   if (npm) {
     const quiet = ['--no-audit', '--no-fund', '--loglevel=error'];
     return { steps: [['npm', 'install', '--prefix', place, ...quiet, npm]], from: 'install npm' };
@@ -102,18 +128,18 @@ function recipe({ go, npm, python }, place) {
 function provideServers() {
   for (const [name, kind] of Object.entries(SERVERS)) {
     const path = serverPath(name);
-    const place = join(path, kind.npm ? '../../..' : kind.go ? '..' : '../..');
+    const place = join(path, kind.npm ? '../../..' : kind.python ? '../..' : '..');
     // A Python is there before the library.
     const whole = kind.library ? join(place, 'whole') : path;
     if (existsSync(whole)) continue;
-    const what = kind.go ?? kind.npm ?? kind.python;
-    process.stderr.write(`building ${what}, which takes a minute or two the first time\n`);
+    const what = titleOf(kind);
+    process.stderr.write(`building ${what}, which takes some minutes the first time\n`);
     mkdirSync(place, { recursive: true });
     // The binary only: Go's own caches stay where they are.
-    const env = { ...process.env, GOBIN: place, GOFLAGS: '-trimpath' };
+    const env = { ...process.env, GOBIN: place, GOFLAGS: '-trimpath', ...(kind.module ? { CGO_ENABLED: '0' } : {}) };
     const { steps, from } = recipe(kind, place);
     for (const [program, ...args] of steps) {
-      const { status, error } = spawnSync(program, args, { stdio: ['ignore', 2, 2], env });
+      const { status, error } = spawnSync(program, args, { stdio: ['ignore', 2, 2], env, cwd: root });
       if (error?.code === 'ENOENT') return `${program} is missing: ${from}`;
       if (status !== 0) return `${what} could not be installed: the messages above say why`;
     }

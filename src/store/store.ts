@@ -85,6 +85,12 @@ export class Store implements AsyncDisposable {
     return join(this.#directory, volumeName(name) + SUFFIX);
   }
 
+  /** Tells a volume from every other one that has had, or will have, its name. */
+  async incarnation(name: string): Promise<string> {
+    const found = await lstat(this.path(name)).catch(() => undefined);
+    return found ? `${found.ino} ${found.birthtimeMs}` : 'none';
+  }
+
   #incoming(name: string): string {
     return join(this.#directory, OWN, 'incoming', name + SUFFIX);
   }

@@ -3,7 +3,7 @@ import swagger from '@fastify/swagger';
 import Fastify, { type FastifyInstance } from 'fastify';
 import PQueue from 'p-queue';
 import { FerryError } from '../dataplane/errors.ts';
-import { authorize, refuseForeign, shownPath } from './access.ts';
+import { credentialIn, isTrusted, refuseForeign, shownPath } from './access.ts';
 import { holdBack } from './continue.ts';
 import { ietf } from './protocols/ietf.ts';
 import { images } from './protocols/images.ts';
@@ -11,6 +11,7 @@ import { plain } from './protocols/plain.ts';
 import { tus } from './protocols/tus.ts';
 import { refuse } from './refuse.ts';
 import type { ServerOptions, Service } from './service.ts';
+import { type Errand, Tokens } from './tokens.ts';
 import { Uploads } from './uploads.ts';
 import { volumes } from './volumes.ts';
 import { web } from './web.ts';
@@ -26,6 +27,7 @@ export async function buildServer(options: ServerOptions): Promise<FastifyInstan
     ...options,
     uploads: new Uploads(options),
     queue: new PQueue({ concurrency: options.transfers }),
+    tokens: await Tokens.of(options.store),
   };
   const app = Fastify({
     serverFactory: (handler) => {
@@ -63,8 +65,16 @@ export async function buildServer(options: ServerOptions): Promise<FastifyInstan
   app.addHook('onRequest', async (request, reply) => {
     reply.header('x-content-type-options', 'nosniff');
     refuseForeign(options.access, request.raw);
-    if (request.routeOptions.config.open) return;
-    authorize(options.access, request.headers);
+    const { open, errand } = request.routeOptions.config;
+    if (open) return;
+    const credential = credentialIn(request.headers);
+    if (isTrusted(options.access, credential)) return;
+    if (credential?.split('.').length === 3) return service.tokens.check(credential, errand, request);
+    const message =
+      credential === undefined
+        ? 'this server wants its secret, or a token: as a bearer token, or as the password of any user'
+        : 'the secret is another one';
+    throw new FerryError(message, { code: 'DENIED', stage: 'plan' });
   });
   app.addHook('onResponse', async (request, reply) => {
     const { method, url } = request;
@@ -103,5 +113,7 @@ declare module 'fastify' {
   interface FastifyContextConfig {
     /** Without the secret. */
     readonly open?: boolean;
+    /** With a token too that is for this. */
+    readonly errand?: Errand;
   }
 }

@@ -3,6 +3,7 @@ import type { Log } from '../dataplane/context.ts';
 import type { Guard } from '../dataplane/guard.ts';
 import type { Store } from '../store/store.ts';
 import type { Access } from './access.ts';
+import type { Tokens } from './tokens.ts';
 import type { Uploads } from './uploads.ts';
 
 export interface ServerOptions {
@@ -28,4 +29,5 @@ export interface ServerOptions {
 export interface Service extends ServerOptions {
   readonly uploads: Uploads;
   readonly queue: PQueue;
+  readonly tokens: Tokens;
 }

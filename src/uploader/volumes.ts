@@ -8,6 +8,7 @@ import { parseSize } from '../dataplane/sizes.ts';
 import { schemeOf } from '../dataplane/sources/index.ts';
 import { json as jsonOf } from './body.ts';
 import type { Service } from './service.ts';
+import { OPERATIONS, type Operation } from './tokens.ts';
 import { overview } from './web.ts';
 
 /** Where a server imports from: no files and no programs of its own machine. */
@@ -18,6 +19,10 @@ const LONGEST_JSON = 64 * 1024;
 const READ = 1024 * 1024;
 /** Extents that one answer has at most. */
 const MOST_EXTENTS = 65_536;
+
+/** Seconds that a token is good, where nothing else is asked for, and at most: an hour, a week. */
+const TOKEN = 3600;
+const LONGEST_TOKEN = 7 * 24 * 3600;
 
 interface Named {
   readonly Params: { readonly name: string };
@@ -55,14 +60,31 @@ const RENAME = {
   additionalProperties: false,
 } as const;
 
+const TOKENS = {
+  summary: 'A token for one operation on this volume alone: sent as bearer token or password in place of the secret',
+  params: NAMED,
+  querystring: {
+    type: 'object',
+    properties: {
+      operation: { type: 'string', enum: OPERATIONS },
+      seconds: { type: 'string', pattern: '^[0-9]{1,6}$', description: `Until it expires: ${TOKEN}` },
+    },
+    required: ['operation'],
+    additionalProperties: false,
+  },
+} as const;
+
 /** What there is, what becomes of it, and what is in it. */
 export const volumes: FastifyPluginAsync<Service> = async (app, service) => {
   const { store } = service;
 
   app.get('/volumes', { schema: { summary: 'All volumes' } }, async () => overview(service));
 
-  app.get<Named>('/volumes/:name', { schema: { summary: 'One volume', params: NAMED } }, ({ params }) =>
-    store.show(params.name),
+  const errand = { operation: 'download' } as const;
+  app.get<Named>(
+    '/volumes/:name',
+    { schema: { summary: 'One volume', params: NAMED }, config: { errand } },
+    ({ params }) => store.show(params.name),
   );
 
   app.delete<Named>(
@@ -71,6 +93,20 @@ export const volumes: FastifyPluginAsync<Service> = async (app, service) => {
     async ({ params }, reply) => {
       await store.remove(params.name);
       return reply.code(204).send();
+    },
+  );
+
+  app.post<Named & { Querystring: { operation: Operation; seconds?: string } }>(
+    '/volumes/:name/tokens',
+    { schema: TOKENS },
+    async ({ params, query }, reply) => {
+      const seconds = Number(query.seconds ?? TOKEN);
+      if (seconds < 1 || seconds > LONGEST_TOKEN) {
+        const message = `a token is good for 1 to ${LONGEST_TOKEN} seconds`;
+        throw new FerryError(message, { code: 'BAD_SPEC', stage: 'plan' });
+      }
+      const issued = await service.tokens.issue(query.operation, params.name, seconds);
+      return reply.code(201).header('cache-control', 'no-store').send(issued);
     },
   );
 
@@ -107,6 +143,7 @@ export const volumes: FastifyPluginAsync<Service> = async (app, service) => {
     method: ['GET', 'HEAD'],
     url: '/volumes/:name/disk',
     schema: { summary: 'The disk, raw; by ranges too', params: NAMED },
+    config: { errand },
     handler: async (request, reply) => {
       const { diskDigest } = await whole(service, request.params.name);
       const path = store.path(request.params.name);
@@ -132,6 +169,7 @@ export const volumes: FastifyPluginAsync<Service> = async (app, service) => {
         params: NAMED,
         querystring: { type: 'object', properties: { from: { type: 'string', pattern: '^[0-9]{1,15}$' } } },
       },
+      config: { errand },
     },
     async ({ params, query }) => {
       await whole(service, params.name);

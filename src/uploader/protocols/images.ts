@@ -65,19 +65,23 @@ export const images: FastifyPluginAsync<Service> = async (app, service) => {
     await Promise.all([...known.values()].map((one) => one.giveUp('the server was stopped')));
   });
 
-  app.post<Named>('/volumes/:name/images', { schema: BEGIN }, async ({ params, query }, reply) => {
-    const size = parseSize(query.size);
-    if (known.size >= service.transfers) {
-      const message = `${known.size} images are being written, which is as many as may be: try again`;
-      throw new FerryError(message, { code: 'BUSY', stage: 'plan', retryable: true, retryAfter: 5 });
-    }
-    const filling = await service.store.fill(params.name, query.replace === 'true');
-    const assembly = await Assembly.begin(filling, size, service.store.stateDirectory);
-    known.set(assembly.id, assembly);
-    void assembly.over().then(() => known.delete(assembly.id));
-    const image = `/images/${assembly.id}`;
-    return reply.code(201).header('location', image).send({ image, name: params.name, size });
-  });
+  app.post<Named>(
+    '/volumes/:name/images',
+    { schema: BEGIN, config: { errand: { operation: 'upload' } } },
+    async ({ params, query }, reply) => {
+      const size = parseSize(query.size);
+      if (known.size >= service.transfers) {
+        const message = `${known.size} images are being written, which is as many as may be: try again`;
+        throw new FerryError(message, { code: 'BUSY', stage: 'plan', retryable: true, retryAfter: 5 });
+      }
+      const filling = await service.store.fill(params.name, query.replace === 'true');
+      const assembly = await Assembly.begin(filling, size, service.store.stateDirectory);
+      known.set(assembly.id, assembly);
+      void assembly.over().then(() => known.delete(assembly.id));
+      const image = `/images/${assembly.id}`;
+      return reply.code(201).header('location', image).send({ image, name: params.name, size });
+    },
+  );
 
   const open = { config: { open: true }, schema: { hide: true } };
   app.options<Known>('/images/:id', open, async ({ params }) => {

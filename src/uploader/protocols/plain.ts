@@ -58,7 +58,13 @@ export const plain: FastifyPluginAsync<Service> = async (app, service) => {
       filling.release();
     }
   };
-  app.route({ method: ['PUT', 'POST'], url: '/volumes/:name', schema: SCHEMA, handler });
+  app.route({
+    method: ['PUT', 'POST'],
+    url: '/volumes/:name',
+    schema: SCHEMA,
+    config: { errand: { operation: 'upload' } },
+    handler,
+  });
 };
 
 async function whole(upload: Upload, body: Readable, { uploads }: Service): Promise<TransferReport> {

@@ -20,6 +20,11 @@ const LONGEST_CHECKED = 8 * 1024 * 1024;
 /** "Checksum Mismatch". */
 const MISMATCH = 460;
 
+interface Query {
+  readonly volume?: string;
+  readonly replace?: string;
+}
+
 interface Known {
   readonly Params: { readonly id: string };
 }
@@ -44,12 +49,15 @@ export const tus: FastifyPluginAsync<Service> = async (app, service) => {
       .send(),
   );
 
-  app.post<{ Querystring: { volume?: string; replace?: string } }>(
+  app.post<{ Querystring: Query }>(
     '/tus',
-    { schema: { summary: 'tus: begins an upload; Upload-Length and Upload-Metadata say what comes' } },
+    {
+      schema: { summary: 'tus: begins an upload; Upload-Length and Upload-Metadata say what comes' },
+      config: { errand: { operation: 'upload', volume: volumeOf } },
+    },
     async (request, reply) => {
       const told = metadataOf(request.headers['upload-metadata']);
-      const name = request.query.volume ?? told.get('volume') ?? told.get('filename')?.replace(/\..*$/, '') ?? '';
+      const name = volumeOf(request);
       const length = wholeNumber(request.headers['upload-length'], 'Upload-Length');
       const replace = (request.query.replace ?? told.get('replace')) === 'true';
       const [size, digest, label] = [told.get('size'), told.get('digest'), told.get('filename')];
@@ -142,6 +150,12 @@ async function checked(request: FastifyRequest, reply: FastifyReply, stall: numb
     .code(MISMATCH)
     .send({ error: { code: 'DIGEST_MISMATCH', message: 'the part is not what its checksum says' } });
   return undefined;
+}
+
+/** The volume that an upload is to begin in. */
+function volumeOf({ query, headers }: FastifyRequest): string {
+  const told = metadataOf(headers['upload-metadata']);
+  return (query as Query).volume ?? told.get('volume') ?? told.get('filename')?.replace(/\..*$/, '') ?? '';
 }
 
 /** `key base64,key base64` (Upload-Metadata). */
