@@ -7,10 +7,11 @@ import { buildah, buildImage, IMAGE } from '../../scripts/image.mjs';
 import { cloop } from '../support/bridged.ts';
 import { type Finished, runContainer, USER } from '../support/container.ts';
 import { loopDevice } from '../support/devices.ts';
-import { bootableDisk, difference, MiB, qcow2, run } from '../support/images.ts';
+import { bootableDisk, difference, MiB, qcow2, run, shell } from '../support/images.ts';
 import { freePort, type Nginx, nginx } from '../support/nginx.ts';
 import { curl } from '../support/served.ts';
 import { type TempDir, tempdir } from '../support/tempdir.ts';
+import { CLIENT, hostOf, READY, UploadCluster } from '../support/upload-cluster.ts';
 
 const SIZE = 256 * MiB;
 const MEMORY = 160 * MiB;
@@ -54,7 +55,7 @@ async function pod(
   args: readonly string[],
   env: Record<string, string>,
   device?: string,
-  stopAfter?: number,
+  stop?: AbortSignal,
   mounts: Readonly<Record<string, string>> = {},
 ): Promise<Finished> {
   return runContainer(home.path, {
@@ -67,7 +68,7 @@ async function pod(
       ...(device === undefined ? { '/data': at('volume') } : {}),
       ...mounts,
     },
-    ...(stopAfter === undefined ? {} : { stopAfter }),
+    ...(stop === undefined ? {} : { stop }),
     ...(device === undefined ? {} : { devices: { '/dev/cdi-block-volume': device } }),
   });
 }
@@ -107,6 +108,7 @@ test('it is what an existing controller starts, and its size', async () => {
     'usr/bin/sha256sum',
     'usr/bin/cdi-importer',
     'usr/bin/cdi-uploadserver',
+    'usr/bin/cdi-uploadproxy',
   ])
     await expect(lstat(join(rootfs, program)), program).resolves.toBeTruthy();
 });
@@ -182,9 +184,68 @@ test.each(['/data', '/dev/cdi-block-volume'])(
   120_000,
 );
 
+test('an upload with a token, as virtctl sends it, by the proxy to the pod', async () => {
+  await using cluster = await UploadCluster.start();
+  for (const place of ['proxy', 'tls']) await mkdir(at(place));
+  const port = await freePort();
+  const address = '127.99.8.7';
+  const given = await cluster.furnish(at('proxy'));
+  await cluster.furnishPod(at('tls'), 'disk');
+  await cluster.claim('disk', READY);
+  await writeFile(at('hosts'), `127.0.0.1 localhost\n${address} ${hostOf('disk')}\n`);
+  await shell(`chown -R ${USER}:${USER} ${at('proxy')} ${at('tls')}`);
+  const stop = new AbortController();
+  const proxy = pod(
+    ['-v=3'],
+    {
+      ...given,
+      LISTEN_PORT: String(port),
+      SERVER_CERT_FILE: '/certs/proxy.crt',
+      SERVER_KEY_FILE: '/certs/proxy.key',
+      UPLOAD_CLIENT_CERT_FILE: '/certs/client.crt',
+      UPLOAD_CLIENT_KEY_FILE: '/certs/client.key',
+    },
+    undefined,
+    stop.signal,
+    {
+      '/certs': at('proxy'),
+      '/var/run/secrets/kubernetes.io/serviceaccount': at('proxy/account'),
+      '/etc/hosts': at('hosts'),
+    },
+  );
+  const taking = pod(
+    ['-v=3'],
+    {
+      UPLOAD_IMAGE_SIZE: String(SIZE),
+      FILESYSTEM_OVERHEAD: '0',
+      LISTEN_ADDRESS: address,
+      TLS_KEY_FILE: '/tls/pod.key',
+      TLS_CERT_FILE: '/tls/pod.crt',
+      CLIENT_CERT_FILE: '/tls/clients.pem',
+      CLIENT_NAME: CLIENT,
+    },
+    undefined,
+    undefined,
+    { '/tls': at('tls') },
+  );
+  const url = `https://127.0.0.1:${port}/v1beta1/upload-async`;
+  const bearer = ['-H', `Authorization: Bearer ${await cluster.tokenFor('disk')}`, '--cacert', at('proxy/outside.pem')];
+  const retries = ['--retry', '20', '--retry-delay', '1', '--retry-all-errors'];
+  const head = await curl([...bearer, ...retries, '-I', url]);
+  const answer = await curl([...bearer, ...retries, '-X', 'POST', '-T', at('www/disk.qcow2'), url]);
+  const taken = await taking;
+  stop.abort();
+  const passed = await proxy;
+  expect([head.status, answer.status], taken.log + passed.log).toEqual([200, 200]);
+  expect([taken.exit, passed.exit], taken.log + passed.log).toEqual([0, 0]);
+  tell('an upload over TLS', taken);
+  tell('the proxy before it', passed);
+  expect(await difference(at('disk.raw'), at('volume/disk.img'), SIZE)).toBeUndefined();
+}, 180_000);
+
 test('it is process 1, and SIGTERM ends it; the next one goes on', async () => {
   const slow = importing({ IMPORTER_ENDPOINT: `${server.url}/slow/disk.qcow2` });
-  const stopped = await pod(['-v=1'], slow, undefined, 6000);
+  const stopped = await pod(['-v=1'], slow, undefined, AbortSignal.timeout(6000));
   expect([stopped.exit, await readFile(at('termination-log'), 'utf8')]).toEqual([1, '']);
   expect(stopped.log).toMatch(/stopped/);
   const next = await pod(['-v=1'], slow);

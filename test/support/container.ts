@@ -17,8 +17,8 @@ export interface ContainerOptions {
   readonly mounts: Readonly<Record<string, string>>;
   /** Path inside → block device outside. */
   readonly devices?: Readonly<Record<string, string>>;
-  /** Milliseconds after which its first process is sent SIGTERM. */
-  readonly stopAfter?: number;
+  /** Its first process is sent SIGTERM. */
+  readonly stop?: AbortSignal;
 }
 
 export interface Finished {
@@ -44,12 +44,12 @@ export async function runContainer(directory: string, options: ContainerOptions)
   let log = '';
   for (const stream of [child.stdout, child.stderr]) stream.on('data', (chunk: Buffer) => (log += chunk));
   const kill = () => void run('runc', 'runc', ['--root', join(directory, 'runc'), 'kill', name, 'TERM']);
-  const timer = options.stopAfter === undefined ? undefined : setTimeout(kill, options.stopAfter);
+  options.stop?.addEventListener('abort', kill, { once: true });
   const exit = await new Promise<number | null>((resolve, reject) => {
     child.once('error', reject);
     child.once('close', resolve);
   });
-  clearTimeout(timer);
+  options.stop?.removeEventListener('abort', kill);
   const peak = await peakOf(name);
   await run('runc', 'runc', ['--root', join(directory, 'runc'), 'delete', '--force', name]);
   return { exit, log, peak };

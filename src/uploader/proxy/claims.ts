@@ -72,7 +72,8 @@ export async function placeOf(
   for (;;) {
     const step = await next(kube, namespace, name, uid, signal);
     if (step.to === 'send') return step.place;
-    const late = performance.now() + LOOK > until;
+    // The look that comes next would be the one after the end.
+    const late = performance.now() + LOOK / 2 > until;
     if (step.to === 'refuse' || late) {
       const waited = step.to === 'refuse' ? '' : ` (waited for ${PATIENCE / 1000} s)`;
       throw new FerryError(step.why + waited, { code: 'BUSY', stage: 'target', retryable: true });
