@@ -1,4 +1,5 @@
 import type { Guard } from './guard.ts';
+import { Pace } from './pace.ts';
 
 /** What every stage of one transfer is given. */
 export interface Context {
@@ -21,8 +22,8 @@ export interface Log {
 export interface TransportLimits {
   /** Most connections at once. Default 4. */
   readonly connections: number;
-  /** Bytes a second, undefined = no limit. */
-  readonly rate?: number;
+  /** Of this transfer, or shared by several; undefined = no limit. */
+  readonly rate?: Pace;
   /** Milliseconds without a byte, while we are waiting, after which a source counts as stalled. Default 30 000. */
   readonly stall: number;
   /** Milliseconds that retries may go on without any progress. Default 120 000. */
@@ -44,11 +45,13 @@ export interface ContextOptions {
   readonly connections: number;
   readonly stall?: number;
   readonly patience?: number;
-  readonly rate?: number;
+  /** Bytes a second, or what several transfers share. */
+  readonly rate?: number | Pace;
   readonly guard?: Guard;
 }
 
 export function contextOf(options: ContextOptions, signal: AbortSignal, log: Log): Context {
+  const { rate } = options;
   return {
     signal,
     log,
@@ -56,7 +59,7 @@ export function contextOf(options: ContextOptions, signal: AbortSignal, log: Log
       connections: options.connections,
       stall: options.stall ?? DEFAULT_LIMITS.stall,
       patience: options.patience ?? DEFAULT_LIMITS.patience,
-      ...(options.rate === undefined ? {} : { rate: options.rate }),
+      ...(rate === undefined ? {} : { rate: typeof rate === 'number' ? new Pace(rate) : rate }),
     },
     counters: { received: 0, retries: 0, opened: 0 },
     ...(options.guard === undefined ? {} : { guard: options.guard }),

@@ -2,7 +2,9 @@ import type { Claim } from './claim.ts';
 import type { Context } from './context.ts';
 import type { Guard } from './guard.ts';
 import type { Identity } from './identity.ts';
+import type { SharedWindows } from './memory-budget.ts';
 import type { Qcow2 } from './native.ts';
+import type { Pace } from './pace.ts';
 import type { Way } from './plan.ts';
 import type { Digest, Source, SourceOptions } from './source.ts';
 
@@ -15,11 +17,11 @@ export interface TransferOptions {
   readonly preallocate: boolean;
   /** The target becomes a qcow2 file with the disk in it. */
   readonly qcow2?: Qcow2;
-  /** Bytes a second. */
-  readonly rate?: number;
+  /** Bytes a second, or what several transfers share. */
+  readonly rate?: number | Pace;
   readonly connections: number;
-  /** Bytes that the whole process may use; default 160 MiB. */
-  readonly memory?: number;
+  /** Bytes that the whole process may use, default 160 MiB; or what several transfers of a process share for windows. */
+  readonly memory?: number | SharedWindows;
   /** Ignore what an earlier run left. */
   readonly fresh: boolean;
   /** Overwrite what is not ours. */

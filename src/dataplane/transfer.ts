@@ -11,7 +11,7 @@ import { feed } from './feed.ts';
 import { retrying } from './filters/retry.ts';
 import { hostKey } from './hostkey.ts';
 import { compareIdentity, type Identity, identityOf, parseIdentity } from './identity.ts';
-import { decoderLimits, transferLimits } from './memory-budget.ts';
+import { DEFAULT_MEMORY, decoderLimits, transferLimits } from './memory-budget.ts';
 import { Meter, type Snapshot } from './meter.ts';
 import {
   type ConversionInit,
@@ -93,14 +93,18 @@ async function carry(
 
     const source = stackFilters(opened, context, { verified: isStrong(digest) });
     const told = toldOf(opened.facts, options.sourceOptions);
-    const { head, sniffed, probe } = await sniff(source, decoderLimits(options.memory), told, signal);
+    const { memory } = options;
+    const shared = typeof memory === 'object' ? memory : undefined;
+    const most = typeof memory === 'object' ? DEFAULT_MEMORY + memory.total : memory;
+    const { head, sniffed, probe } = await sniff(source, decoderLimits(most), told, signal);
     const detour = detourOf(sniffed, options);
     if (detour) {
       // Refused now rather than when the image is there. What a descriptor names belongs to its identity, and is not known yet.
       if (detour.detour !== 'vmdk') admit(options, target.native, identity, log);
       return { ...detour, identity };
     }
-    const limits = transferLimits(sniffed, options.memory);
+    using share = shared?.take(sniffed.window);
+    const limits = transferLimits(sniffed, share?.memory ?? most);
     const extents = takesExtents(source.facts, sniffed, readsAll(options, digest), options.way)
       ? await retrying(context, () => extentsOf(source, signal))
       : undefined;

@@ -1,6 +1,8 @@
 import type PQueue from 'p-queue';
 import type { Log } from '../dataplane/context.ts';
 import type { Guard } from '../dataplane/guard.ts';
+import type { SharedWindows } from '../dataplane/memory-budget.ts';
+import type { Pace } from '../dataplane/pace.ts';
 import type { Store } from '../store/store.ts';
 import type { Access } from './access.ts';
 import type { Tokens } from './tokens.ts';
@@ -12,10 +14,10 @@ export interface ServerOptions {
   readonly log: Log;
   /** Transfers at once; more wait. */
   readonly transfers: number;
-  /** Bytes a second of all imports together. */
-  readonly rate?: number;
-  /** Bytes of the process that the decoders of one transfer may count on. */
-  readonly memory?: number;
+  /** Of all transfers together. */
+  readonly rate?: Pace;
+  /** What decoders of all transfers have together for large windows. */
+  readonly memory: SharedWindows;
   /** Which addresses images may be imported from. */
   readonly guard: Guard;
   /** Milliseconds of silence after which a sender is given up. */

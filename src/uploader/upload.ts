@@ -26,7 +26,8 @@ export interface Declared {
 export interface UploadOptions {
   readonly log: Log;
   /** See TransferOptions. */
-  readonly memory?: number;
+  readonly memory?: TransferOptions['memory'];
+  readonly rate?: TransferOptions['rate'];
   /** Milliseconds of silence after which a body is given up. */
   readonly stall: number;
   /** What authenticates the journals: see TransferOptions. */
@@ -83,7 +84,7 @@ export class Upload {
   constructor(
     filling: Filling,
     declared: Declared,
-    { log, memory, stall, journalKey, claim, preallocate = false }: UploadOptions,
+    { log, memory, rate, stall, journalKey, claim, preallocate = false }: UploadOptions,
     past?: Past,
   ) {
     this.id = past?.id ?? randomBytes(16).toString('hex');
@@ -122,6 +123,7 @@ export class Upload {
         ...(digest === undefined ? {} : { digest }),
         ...(size === undefined ? {} : { size }),
         ...(memory === undefined ? {} : { memory }),
+        ...(rate === undefined ? {} : { rate }),
       },
       log,
     );

@@ -10,6 +10,7 @@ import { pieces, rate } from '../../src/dataplane/filters/rate.ts';
 import { retry, retrying } from '../../src/dataplane/filters/retry.ts';
 import { INTERVAL, type Sample, Tuner } from '../../src/dataplane/filters/tuner.ts';
 import { watchdog } from '../../src/dataplane/filters/watchdog.ts';
+import { Pace } from '../../src/dataplane/pace.ts';
 import type { Source, SourceFacts } from '../../src/dataplane/source.ts';
 import { collect, testContext, thrown } from '../support/context.ts';
 
@@ -165,7 +166,7 @@ describe('retry', () => {
 
 describe('rate', () => {
   test('holds all reads together, smoothly', async () => {
-    const context = testContext({ rate: 4_000_000 });
+    const context = testContext({ rate: new Pace(4_000_000) });
     const source = rate(new Scripted(), context);
     const came: [number, number][] = [];
     const began = performance.now();

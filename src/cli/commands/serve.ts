@@ -40,6 +40,7 @@ directory; otherwise as in docs/errors.md. docs/serve.md tells all of it.`;
 
 /** Most transfers at once that can be asked for. */
 const MOST_TRANSFERS = 64;
+const MiB = 1024 * 1024;
 /** Shorter secrets are guessed. */
 const SHORTEST_SECRET = 16;
 
@@ -57,11 +58,13 @@ export function defineServe(program: Command): void {
     .addOption(
       new Option('--transfers <n>', 'transfers at once; more wait').argParser(count(MOST_TRANSFERS)).default(8),
     )
-    .addOption(new Option('--rate <rate>', 'fetch each import at most at this, such as 50MB/s').argParser(rate))
+    .addOption(
+      new Option('--rate <rate>', 'take in at most this, all transfers together, such as 50MB/s').argParser(rate),
+    )
     .addOption(
       new Option(
         '--memory <size>',
-        'allow the decoders of one transfer as much as of a process of this size',
+        'allow the server this much: what is beyond 160 MiB, and 48 MiB for each transfer more, is for large windows',
       ).argParser(size),
     )
     .addOption(
@@ -91,13 +94,29 @@ async function serve(flags: ServeFlags): Promise<void> {
   if (access === 'open' && !isLoopback(host)) {
     throw usage(`--open is for loopback addresses: ${host} can be reached by others, give --secret-file`);
   }
-  const [{ Guard }, { Store }, { buildServer }, { listenForStop }, { version }] = await Promise.all([
+  const [
+    { Guard },
+    { memoryFor, SharedWindows },
+    { Pace },
+    { Store },
+    { buildServer },
+    { listenForStop },
+    { version },
+  ] = await Promise.all([
     import('../../dataplane/guard.ts'),
+    import('../../dataplane/memory-budget.ts'),
+    import('../../dataplane/pace.ts'),
     import('../../store/store.ts'),
     import('../../uploader/server.ts'),
     import('../stop.ts'),
     import('../root.ts'),
   ]);
+  const needed = memoryFor(flags.transfers);
+  const { memory = needed } = flags;
+  if (memory < needed) {
+    const remedy = `give --memory ${needed / MiB}Mi or more, or fewer --transfers`;
+    throw usage(`${flags.transfers} transfers at once need ${needed} bytes, --memory has ${memory}: ${remedy}`);
+  }
   const stop = listenForStop();
   const log = logOf(flags.verbose === true);
   const remedy = 'if it is meant, start the server with --allow-address';
@@ -108,8 +127,8 @@ async function serve(flags: ServeFlags): Promise<void> {
     access,
     log,
     transfers: flags.transfers,
-    ...(flags.rate === undefined ? {} : { rate: flags.rate }),
-    ...(flags.memory === undefined ? {} : { memory: flags.memory }),
+    ...(flags.rate === undefined ? {} : { rate: new Pace(flags.rate) }),
+    memory: new SharedWindows(memory - memoryFor(flags.transfers)),
     guard: new Guard([], flags.allowAddress ?? [], remedy),
     stall: flags.stall,
     expiry: flags.expiry,

@@ -18,7 +18,7 @@ export function parallel(next: Source, context: Context): Source {
   if (!next.facts.ranges || next.facts.remote !== true || most < 2) return next;
   // One tuner and one meter for all reads: a pass of many short ranges is measured as one.
   const limit = context.limits.rate;
-  const tuner = new Tuner(most, limit === undefined ? undefined : (limit / 1000) * 0.9, next.facts.latency);
+  const tuner = new Tuner(most, limit && limit.perMillisecond * 0.9, next.facts.latency);
   const meter = new Meter(tuner, context);
   const buffers = new Buffers();
   return filtered(next, async function* (range, signal) {

@@ -113,7 +113,7 @@ export const images: FastifyPluginAsync<Service> = async (app, service) => {
     const assembly = find(request.params.id);
     const { from, length } = placeOf(request, assembly.size);
     letSend(request.raw, reply.raw);
-    await assembly.writing(() => written(assembly, request, from, length, service.stall));
+    await assembly.writing(() => written(assembly, request, from, length, service));
     if (request.query.flush !== 'n') await assembly.act((patch) => patch.flush());
     return reply.code(200).send();
   });
@@ -151,7 +151,7 @@ async function written(
   { raw, headers }: FastifyRequest,
   from: number,
   length: number,
-  stall: number,
+  { stall, rate }: Service,
 ): Promise<void> {
   const expected = promisedDigest(headers, true);
   const hash = expected && createHash(expected.algorithm);
@@ -163,6 +163,7 @@ async function written(
     waiting = [];
     bytes = 0;
     hash?.update(piece);
+    await rate?.pass(piece.length);
     await assembly.act((patch) => patch.write(at, piece));
     at += piece.length;
   };
