@@ -326,6 +326,8 @@ describe('the secret', () => {
     expect((await serve('--open', '--listen', '0.0.0.0:0')).stderr).toContain('--open is for loopback');
     await writeFile(at('short-secret'), 'short', { mode: 0o600 });
     expect((await serve('--secret-file', at('short-secret'))).stderr).toContain('openssl rand');
+    await writeFile(at('words'), 'a secret of several words\n', { mode: 0o600 });
+    expect((await serve('--secret-file', at('words'))).stderr).toContain('without spaces');
     await writeFile(at('public'), SECRET, { mode: 0o644 });
     expect((await serve('--secret-file', at('public'))).stderr).toContain('chmod 600');
   });

@@ -177,6 +177,10 @@ async function secretOf(file: string | undefined): Promise<string> {
       `the first line of ${file} has less than ${SHORTEST_SECRET} characters: \`openssl rand -hex 16 > ${file}\``,
     );
   }
+  // As a bearer token it is one word of a header (RFC 6750 section 2.1).
+  if (!/^[\x21-\x7e]+$/.test(secret)) {
+    throw usage(`the first line of ${file} is one word of ASCII, without spaces: \`openssl rand -hex 16 > ${file}\``);
+  }
   return secret;
 }
 
