@@ -34,6 +34,18 @@ export class Uploads implements AsyncDisposable {
     this.#timer.unref();
   }
 
+  /**
+   * As Store.fill; an upload of which nothing has come gives way: its sender may not know of it, where the answer was lost or a
+   * proxy took no body of the size that followed, and finds out by NOT_FOUND where it does.
+   */
+  async claim(name: string, replace: boolean): Promise<Filling> {
+    const empty = [...this.#known.values()].find(
+      (upload) => upload.volume === name && upload.open && !upload.sending && upload.offset === 0,
+    );
+    if (empty) await this.drop(empty, 'nothing was sent, and another upload took its place');
+    return await this.#options.store.fill(name, replace);
+  }
+
   /** BUSY where as many as may be are being sent; one whose sender is away makes room, and can be gone on with. */
   async begin(filling: Filling, declared: Declared): Promise<Upload> {
     try {

@@ -209,7 +209,8 @@ function rangeOf(
 }
 
 /** Resolves when the import has its volume; what becomes of it the volume tells. */
-async function begin({ store, queue, log, guard, rate, memory }: Service, name: string, wanted: Import): Promise<void> {
+async function begin(service: Service, name: string, wanted: Import): Promise<void> {
+  const { store, uploads, queue, log, guard, rate, memory } = service;
   if (!SCHEMES.includes(schemeOf(wanted.url))) {
     const known = SCHEMES.map((scheme) => `${scheme}://`).join(', ');
     throw new FerryError(`a server imports from ${known} addresses`, { code: 'BAD_SPEC', stage: 'plan' });
@@ -217,7 +218,7 @@ async function begin({ store, queue, log, guard, rate, memory }: Service, name: 
   const { url, path, disk, format } = wanted;
   const digest = wanted.digest === undefined ? undefined : parseDigest(wanted.digest);
   const size = wanted.size === undefined ? undefined : parseSize(wanted.size);
-  const filling = await store.fill(name, wanted.replace === true);
+  const filling = await uploads.claim(name, wanted.replace === true);
   const carried = queue.add(() =>
     filling.carry(
       {

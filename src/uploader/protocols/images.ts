@@ -74,7 +74,7 @@ export const images: FastifyPluginAsync<Service> = async (app, service) => {
         const message = `${known.size} images are being written, which is as many as may be: try again`;
         throw new FerryError(message, { code: 'BUSY', stage: 'plan', retryable: true, retryAfter: 5 });
       }
-      const filling = await service.store.fill(params.name, query.replace === 'true');
+      const filling = await service.uploads.claim(params.name, query.replace === 'true');
       const assembly = await Assembly.begin(filling, size, service.store.stateDirectory);
       known.set(assembly.id, assembly);
       void assembly.over().then(() => known.delete(assembly.id));

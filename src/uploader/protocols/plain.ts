@@ -43,7 +43,7 @@ export const plain: FastifyPluginAsync<Service> = async (app, service) => {
     const { replace, format } = request.query;
     const size = request.query.size === undefined ? undefined : parseSize(request.query.size);
     const declared = declaredOf(request, { ...(size === undefined ? {} : { size }), ...(format ? { format } : {}) });
-    const filling = await service.store.fill(name, replace === 'true');
+    const filling = await service.uploads.claim(name, replace === 'true');
     if (resumable) return beginResumable(service, filling, declared, request, reply);
     // Nobody knows how to go on with it.
     filling.lost = true;

@@ -34,7 +34,7 @@ interface Known {
  * sent under its id, which nobody else knows, and need no secret: one that expires meanwhile does no harm.
  */
 export const tus: FastifyPluginAsync<Service> = async (app, service) => {
-  const { uploads, store } = service;
+  const { uploads } = service;
   app.addHook('onRequest', async (request, reply) => {
     reply.header('tus-resumable', VERSION).header('cache-control', 'no-store');
     if (request.method === 'OPTIONS' || request.headers['tus-resumable'] === VERSION) return;
@@ -67,7 +67,7 @@ export const tus: FastifyPluginAsync<Service> = async (app, service) => {
         ...(digest === undefined ? {} : { digest: parseDigest(digest) }),
         ...(label === undefined ? {} : { label }),
       };
-      const upload = await uploads.begin(await store.fill(name, replace), declared);
+      const upload = await uploads.begin(await uploads.claim(name, replace), declared);
       reply.header('location', `/tus/${upload.id}`);
       if (request.headers['content-type'] === PART) {
         letSend(request.raw, reply.raw);
