@@ -1,19 +1,14 @@
 // Uploads that are gone on with: the clients that people use, unmodified, over a bad line, to a server that is killed.
-import { execFile } from 'node:child_process';
-import { createReadStream } from 'node:fs';
 import { readdir, stat } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { promisify } from 'node:util';
-import { Upload } from 'tus-js-client';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
-// @ts-expect-error plain JavaScript, so that it runs before anything is installed
-import { serverPath } from '../../scripts/toolchain.mjs';
 import { FaultProxy } from '../faults/proxy.ts';
 import type { Cli } from '../support/cli.ts';
 import { bootableDisk, difference, MiB, qcow2, shell } from '../support/images.ts';
 import { freePort } from '../support/nginx.ts';
 import { Served } from '../support/served.ts';
 import { site } from '../support/site.ts';
+import { PROTOCOLS, tusJs, tuspy } from '../support/tus.ts';
 
 const SIZE = 160 * MiB;
 let program: Cli;
@@ -42,29 +37,6 @@ beforeEach(() => {
   proxy.sent = 0;
 });
 
-type Protocol = 'tus-v1' | 'ietf-draft-03' | 'ietf-draft-05';
-
-/** Uploads as tus-js-client does; what is sent is counted by the proxy. */
-async function tus(protocol: Protocol, path: string, volume: string): Promise<void> {
-  const { size } = await stat(path);
-  const retryDelays = Array.from({ length: 60 }, () => 200);
-  const endpoint = protocol === 'tus-v1' ? `${proxy.url}/tus` : `${proxy.url}/volumes/${volume}`;
-  await new Promise<void>((resolve, reject) => {
-    const options = {
-      endpoint,
-      // Not in its types.
-      protocol,
-      retryDelays,
-      chunkSize: 64 * MiB,
-      uploadSize: size,
-      metadata: { volume, filename: 'disk.qcow2' },
-      onSuccess: () => resolve(),
-      onError: reject,
-    };
-    new Upload(createReadStream(path), options).start();
-  });
-}
-
 /** Waits until so many bytes have gone to the server. */
 async function sent(bytes: number): Promise<void> {
   for (let tries = 0; proxy.sent < bytes && tries < 1200; tries += 1) await sleep(50);
@@ -75,23 +47,12 @@ async function restarted(): Promise<void> {
   server = await Served.start(program, at('data'), ['--open'], port);
 }
 
-/** tuspy retries a part by itself, and asks the server where to go on. */
-const TUSPY = `
-import sys
-from tusclient import client
-url, path, volume, checksum = sys.argv[1:]
-upload = client.TusClient(url).uploader(path, chunk_size=4 << 20, metadata={'volume': volume}, retries=40, retry_delay=1,
-                                        upload_checksum=checksum == 'checksum')
-upload.upload()
-`;
-
 test.each(['plain', 'checksum'])(
   'tuspy, over a line that is cut, to a server that is killed: %s',
   async (checksum) => {
     const volume = `tuspy-${checksum}`;
     proxy.faults = { cutSent: 22 * MiB };
-    const args = ['-c', TUSPY, `${proxy.url}/tus`, at('www/qcow2'), volume, checksum];
-    const uploading = promisify(execFile)(serverPath('tuspy'), args);
+    const uploading = tuspy(proxy.url, at('www/qcow2'), volume, 4 * MiB, checksum);
     await sent(60 * MiB);
     await restarted();
     await uploading;
@@ -101,12 +62,12 @@ test.each(['plain', 'checksum'])(
   120_000,
 );
 
-describe.each<Protocol>(['tus-v1', 'ietf-draft-03', 'ietf-draft-05'])('tus-js-client, %s', (protocol) => {
+describe.each(PROTOCOLS)('tus-js-client, %s', (protocol) => {
   test('over a line that is cut every 20 MB', async () => {
     proxy.faults = { cutSent: 20 * MiB };
     const volume = `cut-${protocol}`;
     const path = at('www/qcow2');
-    await tus(protocol, path, volume);
+    await tusJs(proxy.url, protocol, path, volume, 64 * MiB);
     expect(await server.volume(volume)).toMatchObject({ state: 'ready', size: SIZE });
     expect(await difference(at('www/raw'), file(volume))).toBeUndefined();
     const { size } = await stat(path);
@@ -122,7 +83,7 @@ describe.each<Protocol>(['tus-v1', 'ietf-draft-03', 'ietf-draft-05'])('tus-js-cl
       const path = at(`www/${name}`);
       const { size } = await stat(path);
       proxy.faults = { cutSent: 20 * MiB };
-      const uploading = tus(protocol, path, volume);
+      const uploading = tusJs(proxy.url, protocol, path, volume, 64 * MiB);
       await sent(0.6 * size);
       await restarted();
       await uploading;

@@ -8,7 +8,7 @@ import { freePort } from '../support/nginx.ts';
 import { type Answer, curl, Served } from '../support/served.ts';
 import { site } from '../support/site.ts';
 
-const SECRET = 'the secret of all of it';
+const SECRET = 'the-secret-of-all-of-it';
 const SIZE = 24 * MiB;
 let program: Cli;
 let server: Served;

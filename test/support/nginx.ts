@@ -24,6 +24,8 @@ export interface Nginx extends AsyncDisposable {
   readonly pid: number;
   /** One line a request: status, range, bytes sent of the body, address. */
   requests(): Promise<string[]>;
+  /** What it warned of, such as bodies that it put into files. */
+  warnings(): Promise<string>;
 }
 
 /** A TCP port that is free now on loopback. */
@@ -88,6 +90,7 @@ http {
       const text = await readFile(join(home.path, 'logs/access.log'), 'utf8');
       return text.split('\n').filter((line) => line !== '');
     },
+    warnings: () => readFile(join(home.path, 'logs/error.log'), 'utf8'),
     async [Symbol.asyncDispose]() {
       await stop(child);
       await home[Symbol.asyncDispose]();

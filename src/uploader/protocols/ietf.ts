@@ -41,7 +41,8 @@ export async function beginResumable(
   const location = `/uploads/${upload.id}`;
   reply.header('location', location);
   letSend(request.raw, reply.raw);
-  inform(request, location);
+  // Where nothing is sent yet the answer itself comes at once.
+  if (body !== 0) inform(request, location);
   return append(upload, request, reply.code(201), 0);
 }
 
@@ -122,12 +123,21 @@ function told(reply: FastifyReply, upload: Upload): FastifyReply {
   return reply.headers({ 'upload-offset': upload.offset, 'upload-complete': upload.report ? '?1' : '?0' });
 }
 
-/** `104 Upload Resumption Supported`, for clients that say that they understand it. */
-function inform(request: FastifyRequest, location: string): void {
-  const version = request.headers['upload-draft-interop-version'];
+/** What proxies add to what they pass on (RFC 7239, RFC 9110 section 7.6.3, and what was there before). */
+const FORWARDED = ['forwarded', 'via', 'x-forwarded-for', 'x-real-ip'];
+
+/**
+ * `104 Upload Resumption Supported`, for clients that say that they understand it and that nothing else is in between: nginx
+ * passes their wish on, and takes the first head that comes for that of the answer. It asks as an HTTP/1.0 client, whom no
+ * 1xx may be sent (RFC 9110 section 15.2), unless it is told otherwise.
+ */
+function inform({ raw }: FastifyRequest, location: string): void {
+  const { headers, httpVersion, socket } = raw;
+  const version = headers['upload-draft-interop-version'];
   if (typeof version !== 'string' || !VERSIONS.includes(version)) return;
+  if (httpVersion === '1.0' || FORWARDED.some((name) => headers[name] !== undefined)) return;
   const lines = [`Upload-Draft-Interop-Version: ${version}`, `Location: ${location}`];
-  request.raw.socket.write(`HTTP/1.1 104 Upload Resumption Supported\r\n${lines.join('\r\n')}\r\n\r\n`);
+  socket.write(`HTTP/1.1 104 Upload Resumption Supported\r\n${lines.join('\r\n')}\r\n\r\n`);
 }
 
 function lengthOf({ headers }: FastifyRequest): number | undefined {
