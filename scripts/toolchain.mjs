@@ -31,6 +31,8 @@ export const TOOLS = {
   'mkfs.btrfs': 'btrfs-progs',
   'mkfs.ext4': 'e2fsprogs',
   pigz: 'pigz',
+  prometheus: 'prometheus',
+  promtool: 'prometheus',
   zip: 'zip',
   zstd: 'zstd',
   xz: 'xz-utils',

@@ -8,7 +8,7 @@ export type Phase = 'opening' | 'planning' | 'moving' | 'verifying' | 'finishing
 export interface Snapshot {
   readonly phase: Phase;
   readonly source: { readonly bytes: number; readonly length?: number };
-  readonly disk: { readonly bytes: number; readonly length?: number };
+  readonly disk: { readonly bytes: number; readonly length?: number; readonly written?: number };
   readonly rate: number;
   readonly secondsLeft?: number;
   readonly bottleneck: Bottleneck;
@@ -77,6 +77,7 @@ export class Meter implements Disposable {
       disk: {
         bytes: progress?.diskBytes ?? 0,
         ...(this.#diskLength === undefined ? {} : { length: this.#diskLength }),
+        ...(progress ? { written: progress.written } : {}),
       },
       rate: this.#rate,
       ...(left === undefined ? {} : { secondsLeft: left }),

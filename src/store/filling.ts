@@ -44,6 +44,12 @@ export class Filling {
   lost = false;
   /** Who wants to know how far it is. */
   watch: (snapshot: Snapshot) => void = () => undefined;
+  /** Who wants to know that it is over: whole, or why not; undefined where nothing was begun. May be told again. */
+  over: (end: 'whole' | FerryError | undefined) => void = () => undefined;
+  /** Bytes that this process wrote into it. */
+  written = 0;
+  /** Bytes that senders sent to this process; who takes them tells. */
+  received: () => number = () => 0;
 
   constructor(name: string, path: string, places: Places, size: number | undefined, ends: Ends) {
     this.#spill = places.spill;
@@ -56,6 +62,11 @@ export class Filling {
 
   get volume(): Volume {
     return { name: this.name, state: 'receiving', ...this.#sized(), progress: progressOf(this.#seen) };
+  }
+
+  /** It is no longer waited for its turn. */
+  get begun(): boolean {
+    return this.#running !== undefined;
   }
 
   #sized(): { size?: number } {
@@ -77,33 +88,51 @@ export class Filling {
     return running;
   }
 
-  #carry(options: TransferOptions, signal: AbortSignal, log: Log): Promise<TransferReport> {
+  async #carry(options: TransferOptions, signal: AbortSignal, log: Log): Promise<TransferReport> {
     const size = options.size ?? this.size;
+    // The engine goes on counting where an earlier run stopped.
+    let before: number | undefined;
+    const wrote = (bytes: number): void => {
+      before ??= bytes;
+      this.written = bytes - before;
+    };
     const seen = (snapshot: Snapshot): void => {
       this.#seen = snapshot;
+      if (snapshot.disk.written !== undefined) wrote(snapshot.disk.written);
       this.watch(snapshot);
     };
-    return transfer({ ...options, ...(size === undefined ? {} : { size }) }, signal, seen, log);
+    const sized = { ...options, ...(size === undefined ? {} : { size }) };
+    const report = await transfer(sized, signal, seen, log);
+    // With the ends of the disk, which come last.
+    wrote(report.written);
+    return report;
   }
 
   async #fill<T extends Made>(work: (signal: AbortSignal) => Promise<T>): Promise<T> {
+    let end: 'whole' | FerryError = 'whole';
     try {
       const made = await work(this.#stop.signal);
       await this.#ends.publish(made);
       return made;
     } catch (thrown) {
       const error = asFerryError(thrown, 'target');
+      end = error;
       if (this.lost || isOfImage(error)) await this.#ends.discard();
       this.#ends.failed(error);
       throw error;
     } finally {
-      this.#ends.over();
+      this.#end(end);
     }
+  }
+
+  #end(end: 'whole' | FerryError | undefined): void {
+    this.#ends.over();
+    this.over(end);
   }
 
   /** Nothing was carried, and nothing will be. */
   release(): void {
-    if (!this.#running) this.#ends.over();
+    if (!this.#running) this.#end(undefined);
   }
 
   /** Ends the transfer, and waits until it has. */

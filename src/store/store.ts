@@ -1,5 +1,5 @@
 import type { Stats } from 'node:fs';
-import { lstat, mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises';
+import { lstat, mkdir, open, readdir, rename, rm, stat, statfs } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import type { Log } from '../dataplane/context.ts';
 import { asFerryError, FerryError } from '../dataplane/errors.ts';
@@ -69,6 +69,12 @@ export class Store implements AsyncDisposable {
 
   get directory(): string {
     return this.#directory;
+  }
+
+  /** Bytes that the directory has room for. */
+  async free(): Promise<number> {
+    const { bavail, bsize } = await statfs(this.#directory);
+    return bavail * bsize;
   }
 
   /** Where the key is that authenticates journals. */
@@ -249,8 +255,12 @@ export class Store implements AsyncDisposable {
     return found;
   }
 
-  /** Brings over what was whole when an earlier process ended, and drops what nobody went on with for `expiry` milliseconds. */
-  async tidy(expiry: number): Promise<void> {
+  /**
+   * Brings over what was whole when an earlier process ended, and drops what nobody went on with for `expiry` milliseconds: so
+   * many.
+   */
+  async tidy(expiry: number): Promise<number> {
+    let dropped = 0;
     for (const { name, recovered, changed } of await this.unfinished()) {
       // Its sender may have come back since it was looked at; who comes back now is told to try again.
       if (this.#fillings.has(name) || this.#held.has(name)) continue;
@@ -260,11 +270,13 @@ export class Store implements AsyncDisposable {
         else if (Date.now() - changed > expiry) {
           this.#log.warn(`what had come into ${name} was dropped: nobody went on with it for ${expiry / 1000} s`);
           await this.#discard(name);
+          dropped += 1;
         }
       } finally {
         this.#held.delete(name);
       }
     }
+    return dropped;
   }
 
   /** NOT_FOUND, BUSY. What is on its way into it is stopped and goes too. */

@@ -4,7 +4,8 @@ import { FerryError } from '../dataplane/errors.ts';
  * `blank`: made, and nothing is in it. `receiving`: a transfer is under way. `unfinished`: one was, and may go on.
  * `failed`: it cannot. `ready`: whole and verified. `busy`: another program has it open, such as a virtual machine.
  */
-export type State = 'blank' | 'receiving' | 'unfinished' | 'failed' | 'ready' | 'busy';
+export const STATES = ['blank', 'receiving', 'unfinished', 'failed', 'ready', 'busy'] as const;
+export type State = (typeof STATES)[number];
 
 /** A disk of the directory, as people are shown it. Sizes in bytes. */
 export interface Volume {

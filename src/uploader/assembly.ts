@@ -12,6 +12,9 @@ export class Assembly {
   readonly size: number;
   /** Milliseconds since 1970 when something was last asked of it. */
   active = Date.now();
+  /** Bytes of bodies that came. */
+  received = 0;
+  readonly #filling: Filling;
   readonly #patch: Patch;
   /** Resolved when it is said to be whole, rejected when it will not be. */
   readonly #whole: PromiseWithResolvers<void>;
@@ -20,13 +23,15 @@ export class Assembly {
   #writers: number | undefined = 0;
 
   private constructor(
-    volume: string,
+    filling: Filling,
     size: number,
     patch: Patch,
     whole: PromiseWithResolvers<void>,
     made: Promise<Made>,
   ) {
-    this.volume = volume;
+    this.volume = filling.name;
+    this.#filling = filling;
+    filling.received = () => this.received;
     this.size = size;
     this.#patch = patch;
     this.#whole = whole;
@@ -62,7 +67,12 @@ export class Assembly {
     });
     // Told to who waits for the one or the other.
     whole.promise.catch(() => undefined);
-    return new Assembly(filling.name, size, await begun.promise, whole, made);
+    return new Assembly(filling, size, await begun.promise, whole, made);
+  }
+
+  /** It was said to be whole. */
+  get finishing(): boolean {
+    return this.#writers === undefined;
   }
 
   /** Runs what writes, all of a request. BUSY when the disk is being finished. */
@@ -86,6 +96,11 @@ export class Assembly {
     } finally {
       this.active = Date.now();
     }
+  }
+
+  async write(at: number, bytes: Uint8Array): Promise<void> {
+    await this.act((patch) => patch.write(at, bytes));
+    this.#filling.written += bytes.length;
   }
 
   /** All was written: the volume is whole when this resolves. May be called again. BUSY while requests write. */

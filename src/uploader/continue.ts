@@ -6,7 +6,7 @@ const waiting = new WeakSet<IncomingMessage>();
  * Hands requests with `Expect: 100-continue` on like all others, but for the answer that they wait for: Node would give it
  * before anybody has looked at them, and the body would be sent whatever comes of it (RFC 9110 section 10.1.1).
  */
-export function holdBack(server: Server, handler: RequestListener): void {
+export function holdBack<R extends typeof IncomingMessage>(server: Server<R>, handler: RequestListener<R>): void {
   server.on('checkContinue', (request, response) => {
     waiting.add(request);
     handler(request, response);

@@ -1,10 +1,13 @@
 import { createServer, type RequestListener } from 'node:http';
+import { promisify } from 'node:util';
 import swagger from '@fastify/swagger';
 import Fastify, { type FastifyInstance } from 'fastify';
 import PQueue from 'p-queue';
 import { FerryError } from '../dataplane/errors.ts';
 import { credentialIn, isTrusted, refuseForeign, shownPath } from './access.ts';
 import { holdBack } from './continue.ts';
+import { Counted, logged } from './log.ts';
+import { Metrics } from './metrics.ts';
 import { ietf } from './protocols/ietf.ts';
 import { images } from './protocols/images.ts';
 import { plain } from './protocols/plain.ts';
@@ -23,22 +26,30 @@ const LONGEST_HEADER = 16 * 1024;
 
 /** The volumes of a directory, over HTTP: docs/serve.md. */
 export async function buildServer(options: ServerOptions): Promise<FastifyInstance> {
+  const metrics = new Metrics(options.store);
   const service: Service = {
     ...options,
-    uploads: new Uploads(options),
+    metrics,
+    uploads: new Uploads({ ...options, metrics }),
     queue: new PQueue({ concurrency: options.transfers }),
     tokens: await Tokens.of(options.store),
   };
   const app = Fastify({
     serverFactory: (handler) => {
-      const overridden: RequestListener = (request, response) => {
+      const overridden: RequestListener<typeof Counted> = (request, response) => {
         // For what cannot send PATCH (tus 1.0, "X-HTTP-Method-Override").
         const method = request.headers['x-http-method-override'];
         if (request.method === 'POST' && /^(PATCH|DELETE|HEAD)$/.test(String(method))) request.method = String(method);
+        logged(request, response, options.log, (over) => metrics.requested(over));
         handler(request, response);
       };
       const server = createServer(
-        { maxHeaderSize: LONGEST_HEADER, headersTimeout: HEADER, connectionsCheckingInterval: HEADER / 6 },
+        {
+          IncomingMessage: Counted,
+          maxHeaderSize: LONGEST_HEADER,
+          headersTimeout: HEADER,
+          connectionsCheckingInterval: HEADER / 6,
+        },
         overridden,
       );
       // An upload takes as long as it takes; who is silent is noticed by Pipe.
@@ -63,6 +74,7 @@ export async function buildServer(options: ServerOptions): Promise<FastifyInstan
     },
   });
   app.addHook('onRequest', async (request, reply) => {
+    (request.raw as Counted).route = request.routeOptions.url;
     reply.header('x-content-type-options', 'nosniff');
     refuseForeign(options.access, request.raw);
     const { open, errand } = request.routeOptions.config;
@@ -76,26 +88,24 @@ export async function buildServer(options: ServerOptions): Promise<FastifyInstan
         : 'the secret is another one';
     throw new FerryError(message, { code: 'DENIED', stage: 'plan' });
   });
-  app.addHook('onResponse', async (request, reply) => {
-    const { method, url } = request;
-    const seconds = Math.round(reply.elapsedTime) / 1000;
-    const read = request.raw.socket.bytesRead;
-    options.log.info(`${method} ${shownPath(url)}`, { status: reply.statusCode, seconds, read });
-  });
   app.setErrorHandler((thrown, request, reply) => {
     const { validation, statusCode } = thrown as { validation?: unknown; statusCode?: number };
     const known =
       validation !== undefined || (statusCode !== undefined && statusCode < 500 && !(thrown instanceof FerryError))
         ? new FerryError((thrown as Error).message, { code: 'BAD_SPEC', stage: 'plan' })
         : thrown;
-    refuse(request, reply, known, options.log);
+    refuse(request, reply, known);
   });
   app.setNotFoundHandler((request, reply) => {
     const message = `there is no ${request.method} ${shownPath(request.url)} here: GET /openapi.json tells what there is`;
-    refuse(request, reply, new FerryError(message, { code: 'NOT_FOUND', stage: 'plan' }), options.log);
+    refuse(request, reply, new FerryError(message, { code: 'NOT_FOUND', stage: 'plan' }));
   });
   app.get('/healthz', { config: { open: true }, schema: { hide: true } }, async () => 'OK\n');
   app.get('/openapi.json', { config: { open: true }, schema: { hide: true } }, async () => app.swagger());
+  const connections = promisify(app.server.getConnections.bind(app.server));
+  app.get('/metrics', { schema: { summary: 'Figures for Prometheus, in its text format' } }, async (_request, reply) =>
+    reply.type(metrics.type).send(await metrics.page(await connections())),
+  );
   await app.register(web, service);
   await app.register(volumes, service);
   await app.register(plain, service);

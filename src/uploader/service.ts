@@ -5,6 +5,7 @@ import type { SharedWindows } from '../dataplane/memory-budget.ts';
 import type { Pace } from '../dataplane/pace.ts';
 import type { Store } from '../store/store.ts';
 import type { Access } from './access.ts';
+import type { Metrics } from './metrics.ts';
 import type { Tokens } from './tokens.ts';
 import type { Uploads } from './uploads.ts';
 
@@ -32,4 +33,5 @@ export interface Service extends ServerOptions {
   readonly uploads: Uploads;
   readonly queue: PQueue;
   readonly tokens: Tokens;
+  readonly metrics: Metrics;
 }

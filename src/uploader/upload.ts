@@ -35,6 +35,8 @@ export interface UploadOptions {
   /** Of a volume that is a claim's: see TransferOptions. */
   readonly claim?: Claim;
   readonly preallocate?: boolean;
+  /** Told when it goes on that had been cut. */
+  readonly resumed?: () => void;
 }
 
 /** Of an upload that an earlier process began. */
@@ -80,21 +82,27 @@ export class Upload {
   /** What is being taken: a sender that came back may have left an earlier one, whose end is still to be noticed. */
   #body: Readable | undefined;
   #complete = false;
+  /** What was taken last ended before its end. */
+  #cut: boolean;
+  readonly #resumed: () => void;
 
   constructor(
     filling: Filling,
     declared: Declared,
-    { log, memory, rate, stall, journalKey, claim, preallocate = false }: UploadOptions,
+    { log, memory, rate, stall, journalKey, claim, preallocate = false, resumed = () => undefined }: UploadOptions,
     past?: Past,
   ) {
     this.id = past?.id ?? randomBytes(16).toString('hex');
     this.#stall = stall;
+    this.#resumed = resumed;
+    this.#cut = past !== undefined;
     const { length, digest, size, format, label } = declared;
     this.volume = filling.name;
     this.#filling = filling;
     this.declared = declared;
     const name = NAME + (label ?? filling.name).slice(0, LONGEST_LABEL);
     this.#pipe = new Pipe(name, length, past);
+    filling.received = () => this.offset - (past?.offset ?? 0);
     filling.watch = ({ phase }) => {
       if (phase === 'moving') this.#pipe.admit();
     };
@@ -181,10 +189,13 @@ export class Upload {
       const message = `the upload goes on at byte ${this.offset}, not at ${offset}`;
       throw new FerryError(message, { code: 'CHANGED', stage: 'source' });
     }
+    if (this.#cut) this.#resumed();
+    this.#cut = true;
     this.#body = body;
     this.active = Date.now();
     try {
       const ended = await this.#pipe.take(body, this.#stall, this.#over.signal);
+      this.#cut = !ended;
       // Of a body that was cut right at the end of the image nothing is missing.
       if (this.offset !== this.declared.length) return ended;
       void this.finish();

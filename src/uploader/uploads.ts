@@ -3,11 +3,13 @@ import { parseIdentity } from '../dataplane/identity.ts';
 import type { Filling } from '../store/filling.ts';
 import type { Store } from '../store/store.ts';
 import { keptHead } from './kept.ts';
+import type { Kind, Metrics } from './metrics.ts';
 import { type Declared, Upload, type UploadOptions, uploadOf } from './upload.ts';
 
 interface Options extends Omit<UploadOptions, 'journalKey'> {
   readonly expiry: number;
   readonly store: Store;
+  readonly metrics: Metrics;
   /** Uploads that are open at once. */
   readonly transfers: number;
 }
@@ -29,21 +31,26 @@ export class Uploads implements AsyncDisposable {
 
   constructor(options: Options) {
     this.#options = options;
-    this.#forOne = { ...options, journalKey: { stateDirectory: options.store.stateDirectory } };
+    this.#forOne = {
+      ...options,
+      journalKey: { stateDirectory: options.store.stateDirectory },
+      resumed: () => options.metrics.resumed(),
+    };
     this.#timer = setInterval(() => this.#expire(), Math.min(LOOK, options.expiry));
     this.#timer.unref();
   }
 
   /**
-   * As Store.fill; an upload of which nothing has come gives way: its sender may not know of it, where the answer was lost or a
+   * As Store.fill, counted as `kind`; an upload of which nothing has come gives way: its sender may not know of it, where the answer was lost or a
    * proxy took no body of the size that followed, and finds out by NOT_FOUND where it does.
    */
-  async claim(name: string, replace: boolean): Promise<Filling> {
+  async claim(kind: Kind, name: string, replace: boolean): Promise<Filling> {
     const empty = [...this.#known.values()].find(
       (upload) => upload.volume === name && upload.open && !upload.sending && upload.offset === 0,
     );
     if (empty) await this.drop(empty, 'nothing was sent, and another upload took its place');
-    return await this.#options.store.fill(name, replace);
+    const { store, metrics } = this.#options;
+    return metrics.follow(kind, await store.fill(name, replace));
   }
 
   /** BUSY where as many as may be are being sent; one whose sender is away makes room, and can be gone on with. */
@@ -59,9 +66,9 @@ export class Uploads implements AsyncDisposable {
     return upload;
   }
 
-  /** One that this process knows, or an earlier one began. NOT_FOUND when there is none, or no longer. */
-  async find(id: string): Promise<Upload> {
-    const upload = this.#known.get(id) ?? (await this.#revive(id));
+  /** One that this process knows, or an earlier one began; it goes on as `kind`. NOT_FOUND when there is none, or no longer. */
+  async find(id: string, kind: Kind): Promise<Upload> {
+    const upload = this.#known.get(id) ?? (await this.#revive(id, kind));
     if (upload) return upload;
     throw new FerryError('there is no such upload, or it has expired: begin anew', {
       code: 'NOT_FOUND',
@@ -82,14 +89,14 @@ export class Uploads implements AsyncDisposable {
     await longest.abandon('it made room for another upload: it can be gone on with', false);
   }
 
-  #revive(id: string): Promise<Upload | undefined> {
-    const reviving = this.#reviving.get(id) ?? this.#revived(id).finally(() => this.#reviving.delete(id));
+  #revive(id: string, kind: Kind): Promise<Upload | undefined> {
+    const reviving = this.#reviving.get(id) ?? this.#revived(id, kind).finally(() => this.#reviving.delete(id));
     this.#reviving.set(id, reviving);
     return reviving;
   }
 
-  async #revived(id: string): Promise<Upload | undefined> {
-    const { store } = this.#options;
+  async #revived(id: string, kind: Kind): Promise<Upload | undefined> {
+    const { store, metrics } = this.#options;
     for (const { name, recovered, kept } of await store.unfinished()) {
       if (recovered.kind !== 'checkpoint' && recovered.kind !== 'finishing') continue;
       const found = uploadOf(parseIdentity(recovered.identity));
@@ -100,7 +107,7 @@ export class Uploads implements AsyncDisposable {
       const offset = recovered.kind === 'finishing' ? (declared.length ?? 0) : recovered.watermark;
       await this.#makeRoom();
       // It was allowed to when it began.
-      const filling = await store.fill(name, true);
+      const filling = metrics.follow(kind, await store.fill(name, true));
       const upload = new Upload(filling, declared, this.#forOne, { id, offset, head });
       this.#known.set(id, upload);
       // Only the last steps are left: nothing more is wanted of its sender.
@@ -123,13 +130,18 @@ export class Uploads implements AsyncDisposable {
 
   /** What earlier processes left too. Finished ones are told about for as long as unfinished ones are waited for. */
   #expire(): void {
-    this.#options.store.tidy(this.#options.expiry).catch((thrown: Error) => {
-      this.#options.log.warn(`what is unfinished could not be looked at: ${thrown.message}`);
-    });
+    const { store, metrics, log, expiry } = this.#options;
+    store.tidy(expiry).then(
+      (dropped) => metrics.expired(dropped),
+      (thrown: Error) => log.warn(`what is unfinished could not be looked at: ${thrown.message}`),
+    );
     for (const upload of this.#known.values()) {
       if (upload.sending || this.expires(upload) > Date.now()) continue;
-      const why = `nobody went on with it for ${this.#options.expiry / 1000} s`;
-      if (!upload.complete) this.#options.log.warn(`the upload into ${upload.volume} was dropped: ${why}`);
+      const why = `nobody went on with it for ${expiry / 1000} s`;
+      if (upload.open && !upload.complete) {
+        log.warn(`the upload into ${upload.volume} was dropped: ${why}`);
+        metrics.expired(1);
+      }
       void this.drop(upload, why);
     }
   }

@@ -218,7 +218,7 @@ async function begin(service: Service, name: string, wanted: Import): Promise<vo
   const { url, path, disk, format } = wanted;
   const digest = wanted.digest === undefined ? undefined : parseDigest(wanted.digest);
   const size = wanted.size === undefined ? undefined : parseSize(wanted.size);
-  const filling = await uploads.claim(name, wanted.replace === true);
+  const filling = await uploads.claim('import', name, wanted.replace === true);
   const carried = queue.add(() =>
     filling.carry(
       {

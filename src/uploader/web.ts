@@ -1,5 +1,5 @@
 import { existsSync } from 'node:fs';
-import { readFile, statfs } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import type { FastifyPluginAsync } from 'fastify';
@@ -22,8 +22,7 @@ const MOST_WATCHERS = 64;
 
 /** All volumes, and the bytes that the directory has room for. */
 export async function overview({ store }: Service): Promise<{ volumes: Volume[]; free: number }> {
-  const { bavail, bsize } = await statfs(store.directory);
-  return { volumes: await store.list(), free: bavail * bsize };
+  return { volumes: await store.list(), free: await store.free() };
 }
 
 /** The page, and what it watches: server-sent events with [`overview`], whenever it has changed. */

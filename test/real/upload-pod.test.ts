@@ -108,6 +108,9 @@ describe('an upload', () => {
     expect(answer.status, answer.body).toBe(200);
     const { exit, message, log } = await running.ended;
     expect(exit, log).toBe(0);
+    const sent = (await stat(at(`www/${image}`))).size;
+    expect(log).toMatch(new RegExp(`^\\S+ POST ${path} status=200 seconds=[\\d.]+ read=${sent} rate=\\d+$`, 'm'));
+    expect(log).not.toContain('/healthz');
     expect(JSON.parse(message ?? '')).toEqual({ preallocationApplied: false, message: 'Upload Complete' });
     const found = await stat(root('data/disk.img'));
     expect([found.size, found.mode & 0o777]).toEqual([USABLE, 0o660]);
@@ -166,7 +169,15 @@ describe('an upload', () => {
     const digest = await post(url, at('small'), '-H', `Repr-Digest: sha-256=:${Buffer.alloc(32).toString('base64')}:`);
     expect([digest.status, digest.body]).toEqual([400, expect.stringContaining('was demanded')]);
     expect((await post(url, at('small'))).status).toBe(200);
-    expect((await running.ended).exit).toBe(0);
+    const { exit, log } = await running.ended;
+    expect(exit, log).toBe(0);
+    for (const code of ['TOO_LARGE', 'DIGEST_MISMATCH']) {
+      expect(log).toMatch(new RegExp(`^\\S+ nothing came into the volume: .* code=${code}$`, 'm'));
+      const lines = [...log.matchAll(/^\S+ POST \S+ status=400 .* outcome=(\w+)$/gm)].filter(
+        ([, found]) => found === code,
+      );
+      expect(lines.length, log).toBe(1);
+    }
     expect(await difference(at('small'), root('data/disk.img'), 8 * MiB)).toBeUndefined();
   });
 });
@@ -205,7 +216,11 @@ test('only the client that the certificate names, one upload at a time, and no o
   await sleep(1000);
   expect((await post(url, at('www/qcow2'))).status).toBe(503);
   expect((await slow).status).toBe(200);
-  expect((await running.ended).exit).toBe(0);
+  const { exit, log } = await running.ended;
+  expect(exit, log).toBe(0);
+  const refused = [...log.matchAll(/ status=(\d+) .* outcome=(\w+)$/gm)].map(([, status, code]) => `${status} ${code}`);
+  const unknown = Array.from({ length: 4 }, () => '404 NOT_FOUND');
+  expect(refused).toEqual(['401 DENIED', '401 DENIED', ...unknown, '503 BUSY']);
 }, 30_000);
 
 test('certificates are taken up when their files change, those of both authorities while they overlap', async () => {

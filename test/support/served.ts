@@ -56,10 +56,10 @@ export class Served implements AsyncDisposable {
     throw new Error(`${name} does not come to an end`);
   }
 
-  /** What it read of the connection of the last request that was refused, bytes; as its log says. */
+  /** What it read of the body of the last request that was refused, bytes; as its log says. */
   async readOfRefused(): Promise<number> {
     for (let tries = 0; tries < 200; tries += 1) {
-      const read = [...this.running.said().matchAll(/was refused.* read=(\d+)/g)].at(-1)?.[1];
+      const read = [...this.running.said().matchAll(/ read=(\d+).* outcome=/g)].at(-1)?.[1];
       if (read !== undefined) return Number(read);
       await sleep(50);
     }
@@ -75,6 +75,31 @@ export class Served implements AsyncDisposable {
     this.running.child.kill('SIGTERM');
     await this.running.ended;
   }
+}
+
+/** Asks until it is true. */
+export async function until(what: () => boolean | Promise<boolean>): Promise<void> {
+  for (let tries = 0; tries < 400; tries += 1) {
+    if (await what()) return;
+    await sleep(50);
+  }
+  throw new Error(`it does not become true: ${what}`);
+}
+
+const TUS = { 'tus-resumable': '1.0.0' };
+
+/** Begins an upload by tus; its address. */
+export async function beginTus(server: Served, volume: string, length: number): Promise<string> {
+  const told = `volume ${Buffer.from(volume).toString('base64')}`;
+  const headers = { ...TUS, 'upload-length': String(length), 'upload-metadata': told };
+  const answer = await fetch(`${server.url}/tus`, { method: 'POST', headers });
+  return server.url + answer.headers.get('location');
+}
+
+/** Where an upload by tus goes on, bytes. */
+export async function tusOffset(place: string): Promise<number> {
+  const { headers } = await fetch(place, { method: 'HEAD', headers: TUS });
+  return Number(headers.get('upload-offset'));
 }
 
 /** Runs curl; its exit code, the status, the body. */

@@ -1,7 +1,6 @@
 import { readFile, stat } from 'node:fs/promises';
 import { isIP } from 'node:net';
 import { type Command, Option } from 'commander';
-import type { Log } from '../../dataplane/context.ts';
 import { FerryError } from '../../dataplane/errors.ts';
 import { count, rate, seconds, size } from '../values.ts';
 
@@ -100,6 +99,7 @@ async function serve(flags: ServeFlags): Promise<void> {
     { Pace },
     { Store },
     { buildServer },
+    { logOf },
     { listenForStop },
     { version },
   ] = await Promise.all([
@@ -108,6 +108,7 @@ async function serve(flags: ServeFlags): Promise<void> {
     import('../../dataplane/pace.ts'),
     import('../../store/store.ts'),
     import('../../uploader/server.ts'),
+    import('../../uploader/log.ts'),
     import('../stop.ts'),
     import('../root.ts'),
   ]);
@@ -182,16 +183,6 @@ async function secretOf(file: string | undefined): Promise<string> {
     throw usage(`the first line of ${file} is one word of ASCII, without spaces: \`openssl rand -hex 16 > ${file}\``);
   }
   return secret;
-}
-
-function logOf(verbose: boolean): Log {
-  const line = (message: string, fields: Readonly<Record<string, unknown>> = {}): void => {
-    const details = Object.entries(fields).map(
-      ([key, value]) => `${key}=${typeof value === 'string' ? value : JSON.stringify(value)}`,
-    );
-    process.stderr.write(`${new Date().toISOString()} ${[message, ...details].join(' ')}\n`);
-  };
-  return { info: (message, fields) => verbose && line(message, fields), warn: line };
 }
 
 function usage(message: string): FerryError {

@@ -2,6 +2,7 @@
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { scratchOf } from '../../dataplane/scratch.ts';
+import { logOf } from '../log.ts';
 import { servePod } from './server.ts';
 import { settingsOf } from './settings.ts';
 
@@ -10,12 +11,12 @@ const ROOT = process.env.DISKFERRY_ROOT ?? '';
 const TERMINATION = join(ROOT, '/dev/termination-log');
 const SCRATCH = join(ROOT, '/scratch');
 
-const say = (message: string): void => void process.stderr.write(`${new Date().toISOString()} ${message}\n`);
+const log = logOf(true);
 
 try {
   const settings = settingsOf(process.env, ROOT);
-  await using server = await servePod(settings, scratchOf(SCRATCH), { info: say, warn: say });
-  say(`waiting for an upload into ${settings.destination} at port ${server.port}`);
+  await using server = await servePod(settings, scratchOf(SCRATCH), log);
+  log.info(`waiting for an upload into ${settings.destination} at port ${server.port}`);
   const stopped = new Promise<'stopped'>((resolve) => {
     for (const name of ['SIGTERM', 'SIGINT'] as const) process.once(name, () => resolve('stopped'));
   });
@@ -28,7 +29,7 @@ try {
   }
 } catch (error) {
   const message = error instanceof Error ? error.message : String(error);
-  say(message);
+  log.warn(message);
   await writeFile(TERMINATION, message.slice(0, 4096), { mode: 0o600 }).catch(() => undefined);
   process.exitCode = 1;
 }

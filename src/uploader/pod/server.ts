@@ -1,5 +1,11 @@
 import { chmod } from 'node:fs/promises';
-import { createServer as createPlain, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import {
+  createServer as createPlain,
+  type IncomingMessage,
+  type RequestListener,
+  type Server,
+  type ServerResponse,
+} from 'node:http';
 import { createServer as createSecure, type Server as SecureServer } from 'node:https';
 import { dirname } from 'node:path';
 import type { Readable } from 'node:stream';
@@ -7,12 +13,13 @@ import type { TLSSocket } from 'node:tls';
 import { Busboy } from '@fastify/busboy';
 import { unpack } from '../../dataplane/archive.ts';
 import type { Log } from '../../dataplane/context.ts';
-import { asFerryError, FerryError } from '../../dataplane/errors.ts';
+import { asFerryError, type Code, FerryError } from '../../dataplane/errors.ts';
 import { promisedDigest } from '../../dataplane/http/fields.ts';
 import { Filling } from '../../store/filling.ts';
 import { certificatesIn, followCertificates } from '../certificates.ts';
 import { holdBack, letSend } from '../continue.ts';
 import { dismiss, isUnread } from '../dismiss.ts';
+import { Counted, logged } from '../log.ts';
 import { Pipe } from '../pipe.ts';
 import { Upload } from '../upload.ts';
 import type { Settings } from './settings.ts';
@@ -40,26 +47,34 @@ export async function servePod(settings: Settings, scratch: string | undefined, 
   const { promise: outcome, resolve: finish } = Promise.withResolvers<Outcome>();
   let state: 'free' | 'taken' | 'done' = 'free';
 
-  const handler = (request: IncomingMessage, response: ServerResponse): void => {
+  const handler = (request: Counted, response: ServerResponse): void => {
+    // The kubelet asks every few seconds whether the pod lives.
+    if (request.url !== '/healthz') logged(request, response, log);
     answer(request, response).catch((thrown: unknown) => {
       const error = asFerryError(thrown, 'target');
       const { status, text } = failure(error);
-      log.warn(`${request.method} ${request.url}: ${text}`);
+      log.warn(`nothing came into the volume: ${error.message}`, { code: error.code });
+      request.refuse(error.code);
       say(request, response, status, text);
     });
   };
 
-  const answer = async (request: IncomingMessage, response: ServerResponse): Promise<void> => {
+  const answer = async (request: Counted, response: ServerResponse): Promise<void> => {
+    const refuse = (status: number, code: Code, text = ''): void => {
+      request.refuse(code);
+      say(request, response, status, text);
+    };
     const path = (request.url ?? '').split('?', 1)[0] ?? '';
     if (path === '/healthz') return say(request, response, 200, 'OK');
     const kind = PATH.exec(path);
     const way = kind?.[1] ?? '';
     if (kind && way === '-async' && request.method === 'HEAD') return say(request, response, 200, '');
-    if (!kind || request.method !== 'POST') return say(request, response, 404, '');
-    if (!admitted(request, settings)) return say(request, response, 401, '');
-    if (state !== 'free') return say(request, response, state === 'taken' ? 503 : 409, '');
+    if (!kind || request.method !== 'POST') return refuse(404, 'NOT_FOUND');
+    if (!admitted(request, settings)) return refuse(401, 'DENIED');
+    if (state === 'taken') return refuse(503, 'BUSY');
+    if (state === 'done') return refuse(409, 'CHANGED');
     if (request.headers['x-cdi-content-type'] !== undefined) {
-      return say(request, response, 415, 'a clone is not taken by this server: send the image of the disk');
+      return refuse(415, 'UNSUPPORTED', 'a clone is not taken by this server: send the image of the disk');
     }
     state = 'taken';
     try {
@@ -160,8 +175,8 @@ export async function servePod(settings: Settings, scratch: string | undefined, 
   };
 }
 
-function create({ tls }: Settings, handler: (request: IncomingMessage, response: ServerResponse) => void): Server {
-  const limits = { headersTimeout: HEADER, requestTimeout: 0 };
+function create({ tls }: Settings, handler: RequestListener<typeof Counted>): Server<typeof Counted> {
+  const limits = { IncomingMessage: Counted, headersTimeout: HEADER, requestTimeout: 0 };
   if (!tls) return createPlain(limits, handler);
   // The probe of the kubelet brings no certificate; requests that want one look at it.
   const secure = { ...certificatesIn(tls.files), ...tls.versions, requestCert: true, rejectUnauthorized: false };
@@ -239,7 +254,7 @@ function say(request: IncomingMessage, response: ServerResponse, status: number,
   if (response.headersSent) return;
   const type = { 'content-type': 'text/plain; charset=utf-8' };
   const body = text === '' ? text : `${text}\n`;
-  if (isUnread(request)) dismiss(request, status, type, body);
+  if (isUnread(request)) dismiss(response, status, type, body);
   else response.writeHead(status, type).end(body);
 }
 

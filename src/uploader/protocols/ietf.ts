@@ -62,7 +62,7 @@ export const ietf: FastifyPluginAsync<Service> = async (app, service) => {
   );
 
   app.head<Known>('/uploads/:id', { ...open, schema: { hide: true } }, async ({ params }, reply) => {
-    const upload = await uploads.find(params.id);
+    const upload = await uploads.find(params.id, 'ietf');
     if (upload.complete) await upload.finish();
     else upload.settle();
     const { length } = upload.declared;
@@ -74,7 +74,7 @@ export const ietf: FastifyPluginAsync<Service> = async (app, service) => {
     '/uploads/:id',
     { ...open, schema: { summary: 'Resumable uploads (IETF draft): goes on at Upload-Offset' } },
     async (request, reply) => {
-      const upload = await uploads.find(request.params.id);
+      const upload = await uploads.find(request.params.id, 'ietf');
       const text = request.headers['upload-offset'];
       if (typeof text !== 'string' || !/^\d{1,15}$/.test(text) || !wantsToResume(request)) {
         const message = 'Upload-Offset and Upload-Complete say where a part belongs and whether it is the last';
@@ -101,7 +101,7 @@ export const ietf: FastifyPluginAsync<Service> = async (app, service) => {
     '/uploads/:id',
     { ...open, schema: { summary: 'Gives an upload up' } },
     async ({ params }, reply) => {
-      await uploads.drop(await uploads.find(params.id), 'its sender gave it up');
+      await uploads.drop(await uploads.find(params.id, 'ietf'), 'its sender gave it up');
       return reply.code(204).send();
     },
   );

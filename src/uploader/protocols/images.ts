@@ -55,8 +55,9 @@ export const images: FastifyPluginAsync<Service> = async (app, service) => {
   };
   const timer = setInterval(() => {
     for (const one of known.values()) {
-      if (Date.now() - one.active <= service.expiry) continue;
+      if (one.finishing || Date.now() - one.active <= service.expiry) continue;
       void one.giveUp(`nobody went on with it for ${service.expiry / 1000} s`);
+      service.metrics.expired(1);
     }
   }, LOOK);
   timer.unref();
@@ -74,7 +75,7 @@ export const images: FastifyPluginAsync<Service> = async (app, service) => {
         const message = `${known.size} images are being written, which is as many as may be: try again`;
         throw new FerryError(message, { code: 'BUSY', stage: 'plan', retryable: true, retryAfter: 5 });
       }
-      const filling = await service.uploads.claim(params.name, query.replace === 'true');
+      const filling = await service.uploads.claim('ranges', params.name, query.replace === 'true');
       const assembly = await Assembly.begin(filling, size, service.store.stateDirectory);
       known.set(assembly.id, assembly);
       void assembly.over().then(() => known.delete(assembly.id));
@@ -164,10 +165,11 @@ async function written(
     bytes = 0;
     hash?.update(piece);
     await rate?.pass(piece.length);
-    await assembly.act((patch) => patch.write(at, piece));
+    await assembly.write(at, piece);
     at += piece.length;
   };
   for await (const chunk of chunks(raw, stall)) {
+    assembly.received += chunk.length;
     waiting.push(chunk);
     bytes += chunk.length;
     if (bytes >= PIECE) await write();

@@ -43,7 +43,8 @@ export const plain: FastifyPluginAsync<Service> = async (app, service) => {
     const { replace, format } = request.query;
     const size = request.query.size === undefined ? undefined : parseSize(request.query.size);
     const declared = declaredOf(request, { ...(size === undefined ? {} : { size }), ...(format ? { format } : {}) });
-    const filling = await service.uploads.claim(name, replace === 'true');
+    const kind = resumable ? 'ietf' : declared.length === 0 ? 'blank' : 'plain';
+    const filling = await service.uploads.claim(kind, name, replace === 'true');
     if (resumable) return beginResumable(service, filling, declared, request, reply);
     // Nobody knows how to go on with it.
     filling.lost = true;

@@ -67,7 +67,7 @@ export const tus: FastifyPluginAsync<Service> = async (app, service) => {
         ...(digest === undefined ? {} : { digest: parseDigest(digest) }),
         ...(label === undefined ? {} : { label }),
       };
-      const upload = await uploads.begin(await uploads.claim(name, replace), declared);
+      const upload = await uploads.begin(await uploads.claim('tus', name, replace), declared);
       reply.header('location', `/tus/${upload.id}`);
       if (request.headers['content-type'] === PART) {
         letSend(request.raw, reply.raw);
@@ -79,7 +79,7 @@ export const tus: FastifyPluginAsync<Service> = async (app, service) => {
 
   const open = { config: { open: true } };
   app.head<Known>('/tus/:id', { ...open, schema: { hide: true } }, async ({ params }, reply) => {
-    const upload = await uploads.find(params.id);
+    const upload = await uploads.find(params.id, 'tus');
     // All has come, and what became of it is not known to the sender.
     if (upload.complete) await upload.finish();
     upload.settle();
@@ -92,7 +92,7 @@ export const tus: FastifyPluginAsync<Service> = async (app, service) => {
     '/tus/:id',
     { ...open, schema: { summary: 'tus: goes on with an upload at Upload-Offset' } },
     async (request, reply) => {
-      const upload = await uploads.find(request.params.id);
+      const upload = await uploads.find(request.params.id, 'tus');
       if (request.headers['content-type'] !== PART) {
         throw new FerryError(`a part of an upload has the type ${PART}`, { code: 'UNSUPPORTED', stage: 'plan' });
       }
@@ -109,7 +109,7 @@ export const tus: FastifyPluginAsync<Service> = async (app, service) => {
     '/tus/:id',
     { ...open, schema: { summary: 'tus: gives an upload up' } },
     async ({ params }, reply) => {
-      await uploads.drop(await uploads.find(params.id), 'its sender gave it up');
+      await uploads.drop(await uploads.find(params.id, 'tus'), 'its sender gave it up');
       return reply.code(204).send();
     },
   );

@@ -69,7 +69,7 @@ export async function forward(
     const status = answer.statusCode ?? 502;
     const text = await all(answer);
     const more = { ...headers, ...typed(answer.headers) };
-    if (isUnread(request)) dismiss(request, status, more, text);
+    if (isUnread(request)) dismiss(response, status, more, text);
     else response.writeHead(status, more).end(request.method === 'HEAD' ? '' : text);
     return { status };
   } catch (thrown) {

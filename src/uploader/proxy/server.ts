@@ -1,12 +1,13 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { createServer } from 'node:https';
 import type { Log } from '../../dataplane/context.ts';
-import { asFerryError, FerryError } from '../../dataplane/errors.ts';
+import { asFerryError, type Code, FerryError } from '../../dataplane/errors.ts';
 import { type Kube, KubeError } from '../../kube/client.ts';
 import { type Refusal, type Scope, verified } from '../../pki/token.ts';
 import { certificatesIn, followCertificates } from '../certificates.ts';
 import { holdBack } from '../continue.ts';
 import { dismiss, isUnread } from '../dismiss.ts';
+import { Counted, logged } from '../log.ts';
 import { placeOf } from './claims.ts';
 import { forward } from './forward.ts';
 import type { Settings } from './settings.ts';
@@ -37,38 +38,26 @@ export interface Cluster {
   readonly namespace: string;
 }
 
-/** Who has no right to what is asked, in the status of the contract. */
-class Refused extends Error {
-  readonly status: number;
-
-  constructor(status: number, message: string) {
-    super(message);
-    this.status = status;
-  }
-}
-
 /** Passes uploads with a token on to the pod of their claim. */
 export async function serveProxy(settings: Settings, { kube, namespace }: Cluster, log: Log): Promise<ProxyServer> {
-  const handler = (request: IncomingMessage, response: ServerResponse): void => {
-    const began = performance.now();
-    const path = (request.url ?? '').split('?', 1)[0] ?? '';
-    const done = (status: number, why = ''): void => {
-      const seconds = Math.round(performance.now() - began) / 1000;
-      const details = { status, seconds, ...(why === '' ? {} : { why }) };
-      if (path !== '/healthz') log.info(`${request.method} ${path}`, details);
-    };
-    answer(request, response, path).then(done, (thrown: unknown) => {
-      const { status, text } = failure(thrown);
-      done(status, text);
+  const handler = (request: Counted, response: ServerResponse): void => {
+    // The kubelet asks every few seconds whether the pod lives.
+    if (request.url !== '/healthz') logged(request, response, log);
+    answer(request, response).catch((thrown: unknown) => {
+      const error = asFerryError(thrown, 'target');
+      log.warn(`nothing was passed on: ${error.message}`, { code: error.code });
+      request.refuse(error.code);
+      const { status, text } = failure(error);
       say(request, response, status, text);
     });
   };
 
-  const answer = async (request: IncomingMessage, response: ServerResponse, path: string): Promise<number> => {
+  const answer = async (request: IncomingMessage, response: ServerResponse): Promise<void> => {
+    const path = (request.url ?? '').split('?', 1)[0] ?? '';
     if (path === '/healthz') return say(request, response, 200, 'OK');
     if (isPreflight(request)) return preflight(request, response);
     const [, version = '', way = ''] = PATH.exec(path) ?? [];
-    if (version === '') throw new Refused(404, 'there is no such path here');
+    if (version === '') throw refused('NOT_FOUND', 'there is no such path here');
     const scope = await scopeOf(request, settings);
     const stop = new AbortController();
     const gone = (): void => stop.abort(new FerryError('the client went', { code: 'ABORTED', stage: 'source' }));
@@ -77,13 +66,11 @@ export async function serveProxy(settings: Settings, { kube, namespace }: Cluste
     const kind = place.archive ? '-archive' : way;
     const url = new URL(`https://${place.host}:${POD_PORT}/${version}/upload${kind}`);
     const certificates = { ...certificatesIn(settings.client), ca: await authorities(kube, namespace, settings) };
-    return (await forward(request, response, url, certificates, shared(request))).status;
+    await forward(request, response, url, certificates, shared(request));
   };
 
-  const server = createServer(
-    { ...certificatesIn(settings.server), headersTimeout: HEADER, requestTimeout: 0, minVersion: 'TLSv1.2' },
-    handler,
-  );
+  const limits = { IncomingMessage: Counted, headersTimeout: HEADER, requestTimeout: 0 };
+  const server = createServer({ ...limits, ...certificatesIn(settings.server), minVersion: 'TLSv1.2' }, handler);
   holdBack(server, handler);
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject).listen(settings.port, settings.host, resolve);
@@ -107,15 +94,19 @@ export async function serveProxy(settings: Settings, { kube, namespace }: Cluste
 /** The scope of the token that a request brings: of an upload into a claim. */
 async function scopeOf({ headers }: IncomingMessage, { tokenKey }: Settings): Promise<Scope> {
   const [, token] = BEARER.exec(headers.authorization ?? '') ?? [];
-  if (token === undefined) throw new Refused(400, 'an upload wants a token: Authorization: Bearer TOKEN');
+  if (token === undefined) throw refused('BAD_SPEC', 'an upload wants a token: Authorization: Bearer TOKEN');
   const scope: Scope | Refusal = await verified(token, { issuer: ISSUER, key: tokenKey });
-  if ('refused' in scope) throw new Refused(401, scope.refused);
+  if ('refused' in scope) throw refused('DENIED', scope.refused);
   const { operation, name, namespace, resource } = scope;
   const isClaim = resource?.group === '' && resource.version === 'v1' && resource.resource === 'persistentvolumeclaims';
   if (operation !== 'Upload' || !isClaim || name === '' || !namespace) {
-    throw new Refused(400, `the token is not for an upload into a claim: it is for '${operation}'`);
+    throw refused('BAD_SPEC', `the token is not for an upload into a claim: it is for '${operation}'`);
   }
   return scope;
+}
+
+function refused(code: 'BAD_SPEC' | 'DENIED' | 'NOT_FOUND', message: string): FerryError {
+  return new FerryError(message, { code, stage: 'plan' });
 }
 
 function claimOf({ namespace = '', name, params }: Scope): Parameters<typeof placeOf>[1] {
@@ -152,7 +143,7 @@ function isPreflight({ method, headers }: IncomingMessage): boolean {
   return method === 'OPTIONS' && headers['access-control-request-method'] !== undefined;
 }
 
-function preflight(request: IncomingMessage, response: ServerResponse): number {
+function preflight(request: IncomingMessage, response: ServerResponse): void {
   const { 'access-control-request-method': method = '', 'access-control-request-headers': wanted } = request.headers;
   const allowed = METHODS.includes(String(method));
   response.writeHead(204, {
@@ -161,17 +152,14 @@ function preflight(request: IncomingMessage, response: ServerResponse): number {
     vary: 'Origin, Access-Control-Request-Method, Access-Control-Request-Headers',
   });
   response.end();
-  return 204;
 }
 
-function failure(thrown: unknown): { status: number; text: string } {
-  if (thrown instanceof Refused) return { status: thrown.status, text: thrown.message };
-  const { code, message } = asFerryError(thrown, 'target');
-  if (code === 'DENIED') return { status: 401, text: message };
-  if (code === 'BAD_SPEC') return { status: 400, text: message };
-  if (code === 'BUSY') return { status: 503, text: message };
-  // In CDI's words.
-  return { status: 502, text: `error in upload-proxy: ${message}` };
+/** In the status of the contract; CDI's words where it could not be passed on. */
+const STATUS: Readonly<Partial<Record<Code, number>>> = { BAD_SPEC: 400, DENIED: 401, NOT_FOUND: 404, BUSY: 503 };
+
+function failure({ code, message }: FerryError): { status: number; text: string } {
+  const status = STATUS[code];
+  return status === undefined ? { status: 502, text: `error in upload-proxy: ${message}` } : { status, text: message };
 }
 
 /** Of HTML, as CDI has it: names are told that a client has chosen. */
@@ -179,8 +167,8 @@ function escaped(text: string): string {
   return text.replace(/[<>&"']/g, (character) => `&#${character.charCodeAt(0)};`);
 }
 
-function say(request: IncomingMessage, response: ServerResponse, status: number, text: string): number {
-  if (response.headersSent || request.destroyed) return status;
+function say(request: IncomingMessage, response: ServerResponse, status: number, text: string): void {
+  if (response.headersSent || request.destroyed) return;
   const headers = {
     ...shared(request),
     'content-type': 'text/plain; charset=utf-8',
@@ -188,7 +176,6 @@ function say(request: IncomingMessage, response: ServerResponse, status: number,
     ...(status === 503 ? { 'retry-after': '1' } : {}),
   };
   const body = `${escaped(text)}\n`;
-  if (isUnread(request)) dismiss(request, status, headers, body);
+  if (isUnread(request)) dismiss(response, status, headers, body);
   else response.writeHead(status, headers).end(body);
-  return status;
 }
