@@ -1,19 +1,17 @@
 // The page of `diskferry serve`, in Chromium: what a person does and sees. Makes the screenshots of docs/serve.md.
 import { mkdir, readFile, rm, stat } from 'node:fs/promises';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { type Browser, chromium, type Page } from 'playwright-core';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { guess, readable } from '../../src/uploader/page/image.ts';
 import { FaultProxy } from '../faults/proxy.ts';
 import type { Cli } from '../support/cli.ts';
 import { bootableDisk, difference, MiB, qcow2, sha256, shell } from '../support/images.ts';
-import { freePort } from '../support/nginx.ts';
+import { freePort, nginx } from '../support/nginx.ts';
 import { Served } from '../support/served.ts';
 import { site } from '../support/site.ts';
 import { tool } from '../support/tools.ts';
 
-/** A gigabyte where there is time; CI has less of it. */
-const SIZE = Number(process.env.PAGE_MIB ?? 192) * MiB;
+const SIZE = Number(process.env.PAGE_MIB ?? 1024) * MiB;
 let program: Cli;
 let server: Served;
 let proxy: FaultProxy;
@@ -40,13 +38,13 @@ afterAll(async () => {
   await server?.[Symbol.asyncDispose]();
 });
 
-async function opened(more = {}): Promise<Page> {
+async function opened(more = {}, url = proxy.url): Promise<Page> {
   const context = await browser.newContext({ viewport: { width: 900, height: 800 }, ...more });
   const page = await context.newPage();
   page.on('pageerror', (error) => {
     throw error;
   });
-  await page.goto(proxy.url);
+  await page.goto(url);
   return page;
 }
 
@@ -73,12 +71,8 @@ test('a file is sent, over a line that is cut twice and a page that is loaded an
   expect(await page.inputValue('#name')).toBe('ubuntu');
   const sent = async (share: number): Promise<void> => {
     const bar = page.locator('#bar');
-    for (
-      let tries = 0;
-      tries < 600 && Number(await bar.evaluate((one) => one.getAttribute('data-percent'))) < share * 100;
-      tries += 1
-    )
-      await sleep(50);
+    const percent = () => bar.evaluate((one) => Number(one.getAttribute('data-percent')));
+    await expect.poll(percent, { timeout: 60_000, interval: 50 }).toBeGreaterThanOrEqual(share * 100);
   };
   await slowly(page);
   await page.click('#send');
@@ -104,6 +98,48 @@ test('a file is sent, over a line that is cut twice and a page that is loaded an
   expect(proxy.sent).toBeLessThan(size + 64 * MiB);
   await page.context().close();
 }, 240_000);
+
+test('a pause keeps the file that it is of; one that changes is given up', async () => {
+  const page = await opened();
+  await slowly(page);
+  await page.setInputFiles('#file', at('www/ubuntu.qcow2'));
+  await page.fill('#name', 'first');
+  await page.click('#send');
+  await page.waitForSelector('#doing:has-text("left")');
+  await page.click('#pause');
+  await rm(at('other'), { force: true });
+  await shell(`qemu-img create -q -f qcow2 ${at('other')} 20M`);
+  await page.setInputFiles('#file', at('other'));
+  await page.waitForSelector('#found:has-text("other")');
+  expect(await page.isDisabled('#send')).toBe(true);
+  await page.click('#pause');
+  await page.waitForSelector('#doing:has-text("first: ")');
+  await page.click('#cancel');
+  await page.waitForSelector('li:has-text("first"):has-text("its sender gave it up")');
+  // What is chosen then may be sent.
+  expect(await page.isDisabled('#send')).toBe(false);
+  await shell(`head -c 64M /dev/urandom > ${at('changing')}`);
+  await page.setInputFiles('#file', at('changing'));
+  await page.click('#send');
+  await page.waitForSelector('#doing:has-text("left")');
+  await shell(`echo more >> ${at('changing')}`);
+  await page.waitForSelector('#problem:has-text("changing has changed or is gone")', { timeout: 60_000 });
+  await page.waitForSelector('li:has-text("changing"):has-text("its sender gave it up")');
+  await page.context().close();
+}, 120_000);
+
+test('through nginx with a body of 1 MiB, in parts that fit', async () => {
+  const location = `location / { proxy_pass http://127.0.0.1:${port}; proxy_set_header Host $http_host; }`;
+  await using front = await nginx({ root: at('www'), server: location });
+  const page = await opened({}, front.url);
+  await shell(`head -c 20M /dev/urandom > ${at('limited')}`);
+  await page.setInputFiles('#file', at('limited'));
+  await page.click('#send');
+  await page.waitForSelector('#doing:has-text("whole and verified")', { timeout: 60_000 });
+  expect(await difference(at('limited'), at('data/limited.img'))).toBeUndefined();
+  expect((await front.requests()).filter((line) => line.startsWith('413 '))).toHaveLength(1);
+  await page.context().close();
+}, 90_000);
 
 test('an address is imported, what fails is told, a volume is deleted; without a mouse', async () => {
   const page = await opened({ colorScheme: 'dark' });

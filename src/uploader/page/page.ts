@@ -1,7 +1,7 @@
 // The page of `diskferry serve`: sends files, imports addresses, shows what there is.
 import type { Volume } from '../../store/volume.ts';
 import { guess, readable } from './image.ts';
-import { Refused, Sender } from './sender.ts';
+import { messageOf, Refused, Sender } from './sender.ts';
 
 const find = <T extends HTMLElement = HTMLElement>(id: string): T => document.getElementById(id) as T;
 const [file, name, size, send] = [
@@ -50,7 +50,7 @@ function showUnfinished(): void {
 
 async function chosen(): Promise<void> {
   const one = file.files?.[0];
-  send.disabled = one === undefined;
+  send.disabled = one === undefined || sender !== undefined;
   tell(undefined);
   if (!one) return;
   const before = kept();
@@ -67,20 +67,31 @@ async function chosen(): Promise<void> {
   if (free !== undefined && one.size > free && found.kind === 'raw disk')
     parts.push(`which is more than the ${readable(free)} that are free, unless it has holes`);
   find('found').textContent = `${parts.join(', ')}.`;
-  if (same) void upload(one, before);
+  if (same && !sender) upload(one, before);
 }
 
-async function upload(one: File, before?: Kept): Promise<void> {
+function upload(one: File, before?: Kept): void {
   const volume = before?.volume ?? name.value;
   const query = size.value === '' ? '' : `?size=${encodeURIComponent(size.value)}`;
-  const began = performance.now();
+  void run(new Sender(one, { volume, query }, before?.place));
+}
+
+/** Begins or goes on. */
+async function run(mine: Sender): Promise<void> {
+  const { file: one } = mine;
+  const { volume } = mine.where;
+  let began = performance.now();
   let first = -1;
-  const mine = new Sender(one, { volume, query }, before?.place, (sent, trying) => {
-    if (trying) {
+  mine.seen = (sent, what) => {
+    if (what === 'trying') {
       doing.textContent = 'The line was cut: trying again…';
       return;
     }
-    if (first < 0) first = sent;
+    if (what === 'reading') {
+      doing.textContent = `${volume}: reading again what was sent before, ${readable(sent)}`;
+      return;
+    }
+    if (first < 0) [first, began] = [sent, performance.now()];
     const rate = (sent - first) / Math.max(0.2, (performance.now() - began) / 1000);
     bar.value = (100 * sent) / one.size;
     bar.dataset.percent = String(Math.floor(bar.value));
@@ -89,7 +100,7 @@ async function upload(one: File, before?: Kept): Promise<void> {
       sent < one.size
         ? `${volume}: ${readable(sent)} of ${readable(one.size)}, ${readable(rate)}/s${left}`
         : `${volume}: all sent, verifying…`;
-  });
+  };
   sender = mine;
   find('sending').hidden = false;
   pause.textContent = 'Pause';
@@ -115,6 +126,8 @@ async function upload(one: File, before?: Kept): Promise<void> {
   } catch (error) {
     tell(error instanceof Refused ? error.message : String(error));
     find('sending').hidden = true;
+    // Nobody could go on with what is left of it.
+    await mine.giveUp();
     over();
   }
 }
@@ -137,7 +150,7 @@ async function ask(method: string, url: string, body?: object): Promise<void> {
   tell(undefined);
   const answer = await fetch(url, { method, ...(body ? { body: JSON.stringify(body) } : {}) }).catch(() => undefined);
   if (!answer) tell('The server does not answer.');
-  else if (!answer.ok) tell(((await answer.json()) as { error: { message: string } }).error.message);
+  else if (!answer.ok) tell(messageOf(answer.status, await answer.text()));
   await look();
 }
 
@@ -233,7 +246,7 @@ find('upload').onsubmit = (event) => {
   event.preventDefault();
   const one = file.files?.[0];
   if (!one || sender) return;
-  void upload(one);
+  upload(one);
 };
 find('import').onsubmit = (event) => {
   event.preventDefault();
@@ -241,19 +254,17 @@ find('import').onsubmit = (event) => {
   void ask('POST', `/volumes/${encodeURIComponent(into)}/import`, { url: find<HTMLInputElement>('url').value });
 };
 pause.onclick = () => {
-  const one = file.files?.[0];
-  if (pause.textContent === 'Pause') {
-    sender?.pause();
-    sender = undefined;
+  if (!sender) return;
+  if (sender.paused) void run(sender);
+  else {
+    sender.pause();
     pause.textContent = 'Go on';
     doing.textContent = 'Paused.';
-  } else if (one) void upload(one, kept());
+  }
 };
-find('cancel').onclick = () => {
-  void sender?.giveUp();
-  const before = kept();
-  if (!sender && before) void fetch(before.place, { method: 'DELETE' });
+find('cancel').onclick = async () => {
   find('sending').hidden = true;
+  await sender?.giveUp();
   over();
 };
 new EventSource('/events').onmessage = ({ data }) => show(JSON.parse(data as string) as Parameters<typeof show>[0]);
