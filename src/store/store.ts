@@ -192,7 +192,7 @@ export class Store implements AsyncDisposable {
       }
       if (before && before.state !== 'blank' && !replace) {
         throw new FerryError(
-          `${name} holds a disk already: delete it, or add ?replace=true to put another in its place`,
+          `${name} holds a disk already: take another name, delete it, or ask for its place (replace=true)`,
           {
             code: 'CHANGED',
             stage: 'target',

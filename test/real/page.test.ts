@@ -165,6 +165,11 @@ test('an address is imported, what fails is told, a volume is deleted; without a
   await page.fill('#import-name', 'web');
   await page.keyboard.press('Enter');
   await page.waitForSelector('#problem:has-text("web holds a disk already")');
+  // Nothing of what is shown is true for certain while nobody answers.
+  await server.kill();
+  await page.waitForSelector('#room:has-text("does not answer")');
+  server = await Served.start(program, at('data'), ['--open', '--allow-address', '127.0.0.0/8'], port);
+  await page.waitForSelector('#room:has-text("free")');
   await page.context().close();
 }, 120_000);
 

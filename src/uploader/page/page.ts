@@ -267,6 +267,11 @@ find('cancel').onclick = async () => {
   await sender?.giveUp();
   over();
 };
-new EventSource('/events').onmessage = ({ data }) => show(JSON.parse(data as string) as Parameters<typeof show>[0]);
+const events = new EventSource('/events');
+events.onmessage = ({ data }) => show(JSON.parse(data as string) as Parameters<typeof show>[0]);
+// The browser tries again by itself.
+events.onerror = () => {
+  find('room').textContent = 'The server does not answer: what is below may be old.';
+};
 showUnfinished();
 void look();
