@@ -151,7 +151,9 @@ test('a source that changes meanwhile, and what is no place for it', async () =>
   const changing = at('changing');
   await bootableDisk(changing, 24 * MiB);
   const running = program.start(['upload', changing, `${server.url}/volumes/changing`, '--rate', '6MB/s']);
-  await sleep(1500);
+  // Of 24 MiB at this rate there is more to come then.
+  const state = async () => (await server.volume('changing')).state;
+  await expect.poll(state, { timeout: 20_000, interval: 100 }).toBe('receiving');
   await rename(changing, at('away'));
   await writeFile(changing, 'another file');
   const { code: changed, stderr: why } = await running.ended;
