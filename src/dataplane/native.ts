@@ -319,6 +319,11 @@ export interface Native {
   ): Promise<EndedProgram>;
   /** Pairs of offsets: data of an open file within [from, to), at most `most` (2^16) extents. Keep `fd` open meanwhile. */
   fileExtents(fd: number, from: number, to: number, most: number): Promise<Float64Array>;
+  /**
+   * Pairs of offsets: grains of `grain` bytes (at most 512 KiB) of [from, to) of an open file that are not all zero, adjacent
+   * ones as one. Reads all of it. Keep `fd` open meanwhile.
+   */
+  fileNonzero(fd: number, from: number, to: number, grain: number): Promise<Float64Array>;
   /** Asks a reading to end: it then fails with ABORTED. */
   readonly Stop: new () => Stop;
   /** Disk digest of a file or device, `length` bytes of it (default all). Calls back with bytes done. */

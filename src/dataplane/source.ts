@@ -59,6 +59,8 @@ export type SourceDetails = Readonly<Record<string, string | number | boolean | 
  * - `to` undefined reads to the end.
  * - `extents` yields where the object can have data, ascending and disjoint, in batches of bounded length; every byte that
  *   it leaves out is zero or, with `facts.changedSince`, as it was then. Errors are those of `read`. Absent = not known.
+ * - `nonzero` reads a range and yields no bytes, but which grains of `grain` bytes, counted from its `from`, are not all zero:
+ *   ascending, adjacent ones as one; the list is as long as the range makes it. Errors are those of `read`. Absent = read it.
  * - `[Symbol.asyncDispose]` may be called any number of times and ends reads that are under way.
  */
 export interface Source extends AsyncDisposable {
@@ -68,6 +70,7 @@ export interface Source extends AsyncDisposable {
   readonly name: string;
   read(range: { from: number; to?: number }, signal: AbortSignal): ByteStream;
   extents?(signal: AbortSignal): AsyncIterable<readonly Extent[]>;
+  nonzero?(range: Extent, grain: number, signal: AbortSignal): Promise<readonly Extent[]>;
 }
 
 /** Options that a person gives for a source; each driver takes what concerns it. */

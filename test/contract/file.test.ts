@@ -84,6 +84,29 @@ test.each([
   expect((await thrown(reading)).code).toBe('CHANGED');
 });
 
+test('which grains of a file are not zeros, though all are written', async () => {
+  const grain = 64 * 1024;
+  const path = join(home.path, 'disk.img');
+  const content = Buffer.alloc(20 * grain + 100);
+  for (const at of [0, 3 * grain - 1, 3 * grain, 8 * grain + 5, content.length - 1]) content[at] = 1;
+  await writeFile(path, content);
+  const context = testContext();
+  await using source = await openSource(path, {}, context);
+  const found = (from: number, to: number) => source.nonzero?.({ from, to }, grain, context.signal);
+  expect(await found(0, content.length)).toEqual([
+    { from: 0, to: grain },
+    { from: 2 * grain, to: 4 * grain },
+    { from: 8 * grain, to: 9 * grain },
+    { from: 20 * grain, to: content.length },
+  ]);
+  expect(await found(4 * grain, 8 * grain)).toEqual([]);
+  expect(await thrown(Promise.resolve(found(0, content.length + 1)))).toMatchObject({ code: 'TRUNCATED' });
+  await utimes(path, 1, 1);
+  expect(await thrown(Promise.resolve(found(0, grain)))).toMatchObject({ code: 'CHANGED' });
+  await source[Symbol.asyncDispose]();
+  expect(await thrown(Promise.resolve(found(0, grain)))).toMatchObject({ code: 'ABORTED' });
+});
+
 test('an empty file has no bytes', async () => {
   const path = join(home.path, 'empty');
   await writeFile(path, '');

@@ -32,8 +32,22 @@ pub fn file_extents(env: &Env, fd: i32, from: f64, to: f64, most: u32) -> napi::
     }
     // SAFETY: the caller keeps the file open until the promise is settled.
     let file = unsafe { BorrowedFd::borrow_raw(fd) };
-    settle(env, "extents", move || {
-        let found = extents::data(file, from, to, (most as usize).min(MOST))?;
-        Ok(Float64Array::new(found.iter().flat_map(|x| [x.start as f64, x.end as f64]).collect()))
-    })
+    settle(env, "extents", move || Ok(pairs(&extents::data(file, from, to, (most as usize).min(MOST))?)))
+}
+
+/// Pairs of offsets: grains of `grain` bytes of the open file `fd` in `[from, to)` that are not all zero, ascending; all of it
+/// is read. `fd` must stay open until the answer.
+#[napi(catch_unwind)]
+pub fn file_nonzero(env: &Env, fd: i32, from: f64, to: f64, grain: u32) -> napi::Result<Object<'static>> {
+    let (from, to) = (whole(from)?, whole(to)?);
+    if fd < 0 {
+        return Err(bad("no open file"));
+    }
+    // SAFETY: the caller keeps the file open until the promise is settled.
+    let file = unsafe { BorrowedFd::borrow_raw(fd) };
+    settle(env, "zeros", move || Ok(pairs(&extents::nonzero(file, from, to, grain as usize)?)))
+}
+
+fn pairs(extents: &[Range<u64>]) -> Float64Array {
+    Float64Array::new(extents.iter().flat_map(|x| [x.start as f64, x.end as f64]).collect())
 }

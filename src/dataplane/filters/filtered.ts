@@ -7,6 +7,7 @@ export function filtered(next: Source, read: Source['read']): Source {
     details: next.details,
     name: next.name,
     read,
+    ...(next.nonzero ? { nonzero: next.nonzero.bind(next) } : {}),
     ...(next.extents ? { extents: next.extents.bind(next) } : {}),
     [Symbol.asyncDispose]: () => next[Symbol.asyncDispose](),
   };

@@ -139,18 +139,7 @@ class FileSource implements Source {
     await this.#unchanged(stop);
     for (let at = 0; at < this.#length; ) {
       if (stop.aborted) throw stopped();
-      const asking = native().fileExtents(this.#handle.fd, at, this.#length, EXTENTS);
-      this.#pending.add(asking);
-      let pairs: Float64Array;
-      try {
-        pairs = await asking;
-      } catch (error) {
-        throw fromEngine(error);
-      } finally {
-        this.#pending.delete(asking);
-      }
-      const found: Extent[] = [];
-      for (let i = 0; i + 1 < pairs.length; i += 2) found.push({ from: pairs[i] ?? 0, to: pairs[i + 1] ?? 0 });
+      const found = await this.#found(native().fileExtents(this.#handle.fd, at, this.#length, EXTENTS));
       yield found;
       if (found.length < EXTENTS) break;
       at = found.at(-1)?.to ?? this.#length;
@@ -158,11 +147,34 @@ class FileSource implements Source {
     await this.#unchanged(stop);
   }
 
+  async nonzero({ from, to }: Extent, grain: number, signal: AbortSignal): Promise<readonly Extent[]> {
+    const stop = AbortSignal.any([signal, this.#closed.signal]);
+    await this.#unchanged(stop);
+    const found = await this.#found(native().fileNonzero(this.#handle.fd, from, to, grain));
+    await this.#unchanged(stop);
+    return found;
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.#closed.signal.aborted) return;
     this.#closed.abort();
     await Promise.allSettled(this.#pending);
     await this.#handle.close();
+  }
+
+  /** Extents from pairs of offsets that the engine looks for; the handle stays open meanwhile. */
+  async #found(asking: Promise<Float64Array>): Promise<Extent[]> {
+    this.#pending.add(asking);
+    try {
+      const pairs = await asking;
+      const found: Extent[] = [];
+      for (let i = 0; i + 1 < pairs.length; i += 2) found.push({ from: pairs[i] ?? 0, to: pairs[i + 1] ?? 0 });
+      return found;
+    } catch (error) {
+      throw fromEngine(error);
+    } finally {
+      this.#pending.delete(asking);
+    }
   }
 
   async #piece(at: number, to: number): Promise<Buffer> {
