@@ -20,6 +20,7 @@ export const TOOLS = {
   addpart: 'util-linux',
   blkid: 'util-linux',
   blockdev: 'util-linux',
+  fallocate: 'util-linux',
   fincore: 'util-linux',
   flock: 'util-linux',
   unshare: 'util-linux',

@@ -8,16 +8,19 @@ const GAP = 256 * 1024;
 /** Extents that are kept; with more of them, larger gaps are read. */
 const MOST = 16_384;
 
-/** Where a source can have data: at most MOST extents, ascending, none nearer to another than GAP. */
-export class Extents {
+/** Where a source can have data: a bounded number of extents, ascending, none nearer to another than a gap. */
+export class Extents implements Iterable<Extent> {
   readonly #length: number;
-  #gap = GAP;
+  readonly #most: number;
+  #gap: number;
   #kept: { from: number; to: number }[] = [];
   #end = 0;
 
-  /** `length` of the source in bytes. */
-  constructor(length: number) {
+  /** `length` of the source in bytes; `gap` bytes between two at least, as long as there are no more than `most`. */
+  constructor(length: number, gap = GAP, most = MOST) {
     this.#length = length;
+    this.#gap = gap;
+    this.#most = most;
   }
 
   /** Throws UNSUPPORTED when the source does not name its extents in order and within itself. */
@@ -30,7 +33,7 @@ export class Extents {
     }
     this.#end = to;
     this.#join({ from: from - (from % LEAF), to: Math.min(Math.ceil(to / LEAF) * LEAF, this.#length) });
-    while (this.#kept.length > MOST) {
+    while (this.#kept.length > this.#most) {
       this.#gap *= 2;
       const before = this.#kept;
       this.#kept = [];
@@ -42,6 +45,10 @@ export class Extents {
     const last = this.#kept.at(-1);
     if (last && extent.from - last.to < this.#gap) last.to = Math.max(last.to, extent.to);
     else this.#kept.push(extent);
+  }
+
+  [Symbol.iterator](): Iterator<Extent> {
+    return this.#kept.values();
   }
 
   /** Bytes of the source that are to be read. */

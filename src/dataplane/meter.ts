@@ -2,7 +2,7 @@ import { type Bottleneck, bottleneck } from './bottleneck.ts';
 import type { Context } from './context.ts';
 import type { Intake, Progress } from './native.ts';
 
-export type Phase = 'opening' | 'planning' | 'moving' | 'verifying' | 'finishing' | 'done';
+export type Phase = 'opening' | 'planning' | 'scanning' | 'moving' | 'verifying' | 'finishing' | 'done';
 
 /** One look at a transfer under way. Bytes, seconds, bytes a second. */
 export interface Snapshot {

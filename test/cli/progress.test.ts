@@ -64,11 +64,12 @@ test('the bar has every figure where there is room', () => {
 });
 
 test('the bar fits every width and gives up what matters least first', () => {
-  for (const phase of ['opening', 'planning', 'moving', 'verifying', 'finishing', 'done'] as const) {
+  for (const phase of ['opening', 'planning', 'scanning', 'moving', 'verifying', 'finishing', 'done'] as const) {
     for (let columns = 0; columns <= 200; columns += 1) {
       expect(barLine(snapshot({ phase }), columns).length).toBeLessThanOrEqual(columns);
     }
   }
+  expect(barLine(snapshot({ phase: 'scanning' }), 60)).toMatch(/^ 33%.*source 1 GiB of 3 GiB {2}looking for zeros$/);
   const narrow = barLine(snapshot(), 32);
   expect(narrow).toContain('33%');
   expect(narrow).toContain('300 MiB/s');

@@ -1,15 +1,20 @@
 // `diskferry upload`: to our server over bad lines and through nginx, and to servers that know nothing of it.
-import { mkdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
+
+import { once } from 'node:events';
+import { mkdir, open, readdir, readFile, rename, rm, stat, utimes, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { FileStore } from '@tus/file-store';
+import { Server as TusServer } from '@tus/server';
 import fc from 'fast-check';
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
 import { packed } from '../../src/uploader/client/packed.ts';
 import { FaultProxy } from '../faults/proxy.ts';
 import type { Cli } from '../support/cli.ts';
+import { loopDevice } from '../support/devices.ts';
 import { pattern } from '../support/extents.ts';
-import { bootableDisk, difference, KiB, MiB, qcow2, run } from '../support/images.ts';
+import { bootableDisk, difference, KiB, MiB, qcow2, run, sha256 } from '../support/images.ts';
 import { freePort, nginx } from '../support/nginx.ts';
 import { Served } from '../support/served.ts';
 import { site } from '../support/site.ts';
@@ -71,6 +76,65 @@ test('an image as it is, a disk without its holes', async () => {
   await run('qemu-img', 'qemu-utils', ['compare', '-f', 'raw', '-F', 'raw', at('sparse'), file('sparse')]);
 }, 60_000);
 
+test('zeros that are written out are not sent, and a second run finds the same', async () => {
+  // 100 GiB: 24 MiB of data, and 200 MiB of zeros between and behind it that the file system holds as data.
+  const size = 100 * 1024 * MiB;
+  await pattern(at('filled'), size, [
+    [30 * MiB + 4096, 12 * MiB],
+    [size - 12 * MiB, 12 * MiB],
+  ]);
+  const disk = await open(at('filled'), 'r+');
+  for (const [from, length] of [
+    [0, 30 * MiB],
+    [42 * MiB + 4096, MiB],
+    [50_000 * MiB, 170 * MiB],
+  ] as const) {
+    await disk.write(Buffer.alloc(length), 0, length, from);
+  }
+  await disk.close();
+  await utimes(at('filled'), 1e9, 1e9);
+  expect((await stat(at('filled'))).blocks * 512).toBeGreaterThan(220 * MiB);
+  const args = [at('filled'), `${proxy.url}/volumes/filled`];
+  const first = program.start(['upload', ...args, '--rate', '8MB/s', '--progress', 'json']);
+  for (let tries = 0; proxy.sent < 15 * MiB && tries < 600; tries += 1) await sleep(20);
+  first.child.kill('SIGKILL');
+  await first.ended;
+  expect(first.said()).toContain('"phase":"scanning"');
+  // The same disk, of which the file system knows more holes.
+  await run('fallocate', 'util-linux', ['--dig-holes', '--offset', '0', '--length', String(64 * MiB), at('filled')]);
+  await utimes(at('filled'), 1e9, 1e9);
+  const report = await upload(args);
+  expect(report.resumedAt).toBeGreaterThan(8 * MiB);
+  expect(report.spared).toBeGreaterThan(size - 25 * MiB);
+  expect(proxy.sent).toBeLessThan(32 * MiB);
+  expect((await server.volume('filled')).allocated).toBeLessThan(28 * MiB);
+  await run('qemu-img', 'qemu-utils', ['compare', '-f', 'raw', '-F', 'raw', at('filled'), file('filled')]);
+}, 60_000);
+
+test('a device of which no holes are known', async () => {
+  await pattern(at('backing'), 64 * MiB, [[40 * MiB, 5 * MiB]]);
+  await using device = await loopDevice(at('backing'), 64 * MiB);
+  const report = await upload([device.path, `${proxy.url}/volumes/device`]);
+  expect(report.spared).toBeGreaterThan(58 * MiB);
+  expect(await difference(at('backing'), file('device'))).toBeUndefined();
+});
+
+test('a disk that is written to between the look for zeros and the sending', async () => {
+  await pattern(at('written'), 64 * MiB, [[0, 40 * MiB]]);
+  const running = program.start(['upload', at('written'), `${proxy.url}/volumes/written`, '--rate', '10MB/s']);
+  for (let tries = 0; proxy.sent < 5 * MiB && tries < 600; tries += 1) await sleep(20);
+  // Into what was zeros when it was looked at, and will not be read again.
+  const disk = await open(at('written'), 'r+');
+  await disk.write(Buffer.alloc(MiB, 1), 0, MiB, 50 * MiB);
+  await disk.close();
+  const { code, stderr } = await running.ended;
+  expect([code, stderr]).toEqual([12, expect.stringContaining('CHANGED')]);
+  expect(await server.volume('written')).toMatchObject({ state: 'receiving' });
+  // Of a file that has changed nothing can be gone on with: it is given up, and does not keep the volume.
+  expect((await upload([at('written'), `${proxy.url}/volumes/written`])).resumedAt).toBe(0);
+  expect(await difference(at('written'), file('written'))).toBeUndefined();
+}, 60_000);
+
 test('over a line that is cut, to a server that is killed', async () => {
   proxy.faults = { cutSent: 15 * MiB };
   const uploading = upload([at('www/raw'), `${proxy.url}/volumes/line`]);
@@ -112,6 +176,53 @@ test('through nginx with a body of 1 MiB, in parts that fit', async () => {
   expect(await difference(small, file('parts'))).toBeUndefined();
 });
 
+test('to a tus server of somebody else, over a line that is cut and by a second run', async () => {
+  await mkdir(at('tus'));
+  const tus = new TusServer({ path: '/files', datastore: new FileStore({ directory: at('tus') }) });
+  const http = tus.listen({ host: '127.0.0.1', port: 0 });
+  await once(http, 'listening');
+  const line = await FaultProxy.start({ port: (http.address() as AddressInfo).port }, { cutSent: 12 * MiB });
+  try {
+    const { retries } = await upload([at('www/qcow2'), `${line.url}/files`]);
+    expect(retries).toBeGreaterThan(3);
+    const args = [at('www/raw'), `${line.url}/files`];
+    line.faults = {};
+    const before = line.sent;
+    const first = program.start(['upload', ...args, '--rate', '15MB/s', '--progress', 'none']);
+    for (let tries = 0; line.sent - before < 30 * MiB && tries < 600; tries += 1) await sleep(20);
+    first.child.kill('SIGKILL');
+    await first.ended;
+    expect((await upload(args)).resumedAt).toBeGreaterThan(20 * MiB);
+    // Both files as they are, whatever zeros are in them, under the names that the store gave them.
+    const names = (await readdir(at('tus'))).filter((name) => !name.endsWith('.json'));
+    const digests = await Promise.all(names.map((name) => sha256(at(`tus/${name}`))));
+    expect(digests.sort()).toEqual([await sha256(at('www/raw')), await sha256(at('www/qcow2'))].sort());
+    const said = await Promise.all(names.map((name) => readFile(at(`tus/${name}.json`), 'utf8')));
+    expect(said.some((text) => text.includes('"filename":"qcow2"'))).toBe(true);
+  } finally {
+    await line[Symbol.asyncDispose]();
+    http.closeAllConnections();
+    http.close();
+  }
+}, 60_000);
+
+test('a tus server that takes no file as long as this', async () => {
+  const tus = new TusServer({ path: '/files', datastore: new FileStore({ directory: at('tus') }), maxSize: MiB });
+  const http = tus.listen({ host: '127.0.0.1', port: 0 });
+  await once(http, 'listening');
+  const place = `http://127.0.0.1:${(http.address() as AddressInfo).port}/files`;
+  const { code, stderr } = await program.run(['upload', at('www/qcow2'), place]);
+  http.closeAllConnections();
+  http.close();
+  expect([code, stderr]).toEqual([expect.any(Number), expect.stringContaining('at most 1048576 bytes')]);
+  expect(code).not.toBe(0);
+});
+
+test('by tus to our own', async () => {
+  await upload([at('www/qcow2'), `${server.url}/tus?volume=tus`]);
+  expect(await difference(at('www/raw'), file('tus'))).toBeUndefined();
+});
+
 test('to a server that only takes a PUT', async () => {
   await mkdir(at('www/dav'));
   await using plain = await nginx({
@@ -120,6 +231,10 @@ test('to a server that only takes a PUT', async () => {
   });
   await upload([at('www/qcow2'), `${plain.url}/dav/disk.qcow2`]);
   expect(await difference(at('www/qcow2'), at('www/dav/disk.qcow2'))).toBeUndefined();
+  // A disk is kept as the file that it is: nobody there would make a disk of a qcow2.
+  const { spared } = await upload([at('www/raw'), `${plain.url}/dav/disk.raw`]);
+  expect(spared).toBe(0);
+  expect(await difference(at('www/raw'), at('www/dav/disk.raw'))).toBeUndefined();
   const refused = await program.run(['upload', at('www/qcow2'), `${plain.url}/elsewhere`]);
   expect([refused.code, refused.stderr]).toEqual([expect.any(Number), expect.stringContaining('answered 413')]);
 });

@@ -1,9 +1,9 @@
-import { createHash } from 'node:crypto';
-import { mkdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
-import { join, resolve } from 'node:path';
+import { readFile } from 'node:fs/promises';
+import { resolve } from 'node:path';
 import { type Command, Option } from 'commander';
 import { FerryError } from '../../dataplane/errors.ts';
 import type { Snapshot } from '../../dataplane/transfer.ts';
+import type { SendOptions } from '../../uploader/client/send.ts';
 import { PROGRESS_MODES, type ProgressMode } from '../progress.ts';
 import { rate, seconds, size } from '../values.ts';
 
@@ -21,8 +21,8 @@ interface UploadFlags {
 }
 
 const EXAMPLES = `
-The same command again goes on where the last one stopped. Holes of a raw disk are
-not sent. Any other server that takes a PUT is given the image in one piece.
+The same command again goes on where the last one stopped. Holes and zeros of a raw
+disk are not sent. A server that speaks tus, or takes a PUT, is given the file as it is.
 
 Examples:
   diskferry upload ubuntu.qcow2 http://127.0.0.1:8090/volumes/ubuntu
@@ -66,16 +66,16 @@ async function upload(file: string, address: string, flags: UploadFlags): Promis
   const url = addressOf(address, flags);
   const [
     { openSource },
-    { Content },
     { send },
+    { Unfinished },
     { listenForStop },
     { logTo, showProgress },
     { contextOf },
     { formatSize },
   ] = await Promise.all([
     import('../../dataplane/sources/index.ts'),
-    import('../../uploader/client/content.ts'),
     import('../../uploader/client/send.ts'),
+    import('../unfinished.ts'),
     import('../stop.ts'),
     import('../progress.ts'),
     import('../../dataplane/context.ts'),
@@ -88,38 +88,27 @@ async function upload(file: string, address: string, flags: UploadFlags): Promis
   const began = performance.now();
   try {
     await using source = await openSource(path, {}, contextOf({ connections: 1 }, signal, log));
-    const content = await Content.of(source, signal);
-    if (content.spared > 0) log.info(`${formatSize(content.spared)} of holes are not sent`);
-    const memory = await Memory.of(url, path, content.length);
-    if (flags.fresh) await memory.forget();
-    const headers = await secretHeader(flags.secretFile);
     const sent = await send(
-      content,
+      source,
       {
         url,
-        headers,
+        headers: await secretHeader(flags.secretFile),
         environment: process.env,
         patience: flags.patience,
         log,
         ...(flags.ca === undefined ? {} : { ca: await readFile(flags.ca, 'utf8') }),
         ...(flags.rate === undefined ? {} : { rate: flags.rate }),
-        ...(memory.place === undefined ? {} : { place: memory.place }),
-        begun: (place) => memory.keep(place),
-        watch: meter(content.length, began, (snapshot) => display.update(snapshot)),
+        memory: await Unfinished.of(path, url),
+        fresh: flags.fresh === true,
+        watch: meter((snapshot) => display.update(snapshot)),
       },
       signal,
     );
-    await memory.forget();
     display.close();
-    const report = {
-      ...sent,
-      sent: content.length,
-      spared: content.spared,
-      seconds: (performance.now() - began) / 1000,
-    };
+    const report = { ...sent, seconds: (performance.now() - began) / 1000 };
     const lines = [
-      `${file}: ${formatSize(content.length)} sent to ${url.origin}${url.pathname}`,
-      ...(content.spared > 0 ? [`  ${formatSize(content.spared)} of holes were not sent`] : []),
+      `${file}: ${formatSize(sent.sent)} sent to ${url.origin}${url.pathname}`,
+      ...(sent.spared > 0 ? [`  ${formatSize(sent.spared)} of zeros were not sent`] : []),
       ...(sent.resumedAt > 0 ? [`  gone on with at ${formatSize(sent.resumedAt)}`] : []),
       ...(sent.size === undefined ? [] : [`  disk of ${formatSize(sent.size)}, ${sent.diskDigest}`]),
     ];
@@ -156,61 +145,26 @@ async function secretHeader(file: string | undefined): Promise<Record<string, st
 }
 
 /** Snapshots for the display, at most ten a second. */
-function meter(
-  length: number,
-  began: number,
-  show: (snapshot: Snapshot) => void,
-): (offset: number, retries: number) => void {
+function meter(show: (snapshot: Snapshot) => void): SendOptions['watch'] {
   let shownAt = 0;
-  let first: { at: number; offset: number } | undefined;
-  return (offset, retries) => {
+  let first: { readonly phase: string; readonly at: number; readonly bytes: number } | undefined;
+  return (phase, bytes, length, retries) => {
     const now = performance.now();
-    first ??= { at: now, offset };
-    if (now - shownAt < 100 && offset < length) return;
+    if (first?.phase !== phase) first = { phase, at: now, bytes };
+    if (now - shownAt < 100 && bytes < length) return;
     shownAt = now;
-    const rate_ = Math.max(0, (offset - first.offset) / Math.max(0.001, (now - first.at) / 1000));
+    const rate_ = Math.max(0, (bytes - first.bytes) / Math.max(0.001, (now - first.at) / 1000));
     show({
-      phase: offset < length ? 'moving' : 'verifying',
-      source: { bytes: offset, length },
+      phase: phase === 'moving' && bytes >= length ? 'verifying' : phase,
+      source: { bytes, length },
       disk: { bytes: 0 },
-      rate: now - began < 300 ? 0 : rate_,
-      ...(rate_ > 0 ? { secondsLeft: (length - offset) / rate_ } : {}),
+      rate: now - first.at < 300 ? 0 : rate_,
+      ...(rate_ > 0 ? { secondsLeft: (length - bytes) / rate_ } : {}),
       bottleneck: 'none',
       retries,
       resumes: 0,
     });
   };
-}
-
-/** Where an upload that was begun can be gone on with, for the next process. */
-class Memory {
-  readonly #path: string;
-  place: string | undefined;
-
-  private constructor(path: string, place: string | undefined) {
-    this.#path = path;
-    this.place = place;
-  }
-
-  static async of(url: URL, file: string, length: number): Promise<Memory> {
-    const { stateDirectory } = await import('../state.ts');
-    const { mtimeMs } = await stat(file);
-    const key = createHash('sha256').update([url.href, file, length, mtimeMs].join('\n')).digest('hex').slice(0, 32);
-    const path = join(stateDirectory(), 'uploads', key);
-    const place = await readFile(path, 'utf8').catch(() => undefined);
-    return new Memory(path, place?.trim() || undefined);
-  }
-
-  /** The place is a secret: whoever knows it can send to it. */
-  async keep(place: string): Promise<void> {
-    await mkdir(join(this.#path, '..'), { recursive: true, mode: 0o700 });
-    await writeFile(this.#path, place, { mode: 0o600 });
-  }
-
-  async forget(): Promise<void> {
-    this.place = undefined;
-    await rm(this.#path, { force: true });
-  }
 }
 
 function usage(message: string): FerryError {

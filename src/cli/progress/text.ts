@@ -12,6 +12,7 @@ const SEPARATOR = '  ';
 const PHASES: Readonly<Record<Snapshot['phase'], string>> = {
   opening: 'opening the source',
   planning: 'reading its head',
+  scanning: 'looking for zeros',
   moving: '',
   verifying: 'verifying',
   finishing: 'finishing',
@@ -26,6 +27,7 @@ function pieces(snapshot: Snapshot): Piece[] {
   const out: Piece[] = [{ text: share === undefined ? '  ?%' : `${String(share).padStart(3)}%`, rank: 0 }];
   if (phase === 'opening' || phase === 'planning') return [...out, { text: PHASES[phase], rank: 1 }];
   out.push({ text: `source ${of(source.bytes, source.length)}`, rank: 4 });
+  if (phase === 'scanning') return [...out, { text: PHASES[phase], rank: 1 }];
   out.push({ text: `disk ${of(disk.bytes, disk.length)}`, rank: 5 });
   if (phase !== 'moving') return [...out, { text: PHASES[phase], rank: 1 }];
   out.push({ text: formatRate(snapshot.rate), rank: 1 });

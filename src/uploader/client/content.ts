@@ -1,45 +1,25 @@
 import { createHash } from 'node:crypto';
-import { FerryError } from '../../dataplane/errors.ts';
-import { decoderLimits } from '../../dataplane/memory-budget.ts';
-import { native } from '../../dataplane/native.ts';
-import type { Source } from '../../dataplane/source.ts';
+import type { Extent, Source } from '../../dataplane/source.ts';
 import { type Layout, packed } from './packed.ts';
 
-/** Bytes that tell what an image is. */
-const HEAD = 1024 * 1024;
-
-/** What is sent: an image as it is, or a raw disk without its holes. */
+/** The bytes of an upload: an image as it is, or a raw disk without its zeros. */
 export class Content {
   readonly length: number;
-  /** Bytes of the disk that are not sent, because they are zeros. */
-  readonly spared: number;
+  /** Of the layout: what was sent of another one cannot be gone on with. */
+  readonly shape: string;
   readonly #source: Source;
   readonly #layout: Layout;
   readonly #hash = createHash('sha256');
   #hashed = 0;
 
-  private constructor(source: Source, layout: Layout, spared: number) {
-    this.length = layout.length;
-    this.spared = spared;
+  /** `data`: where a raw disk has some, if it may come in another form than it lies. */
+  constructor(source: Source, length: number, data?: Iterable<Extent>) {
     this.#source = source;
-    this.#layout = layout;
-  }
-
-  /** UNSUPPORTED for what cannot be read from anywhere: standard input. */
-  static async of(source: Source, signal: AbortSignal): Promise<Content> {
-    const { length } = source.facts;
-    if (length === undefined || !source.facts.ranges) {
-      throw new FerryError(`${source.name} can be read once only: save it to a file, and upload that`, {
-        code: 'UNSUPPORTED',
-        stage: 'source',
-      });
-    }
-    const asItIs: Layout = { length, parts: [{ from: 0, to: length, disk: 0 }] };
-    if (!source.extents || !(await isRaw(source, length, signal))) return new Content(source, asItIs, 0);
-    const data = [];
-    for await (const batch of source.extents(signal)) data.push(...batch);
-    const layout = packed(length, data);
-    return layout ? new Content(source, layout, length - layout.length) : new Content(source, asItIs, 0);
+    this.#layout = (data && packed(length, data)) ?? { length, parts: [{ from: 0, to: length, disk: 0 }] };
+    this.length = this.#layout.length;
+    const made = createHash('sha256').update(String(this.length));
+    for (const { bytes } of this.#layout.parts) if (bytes) made.update(bytes);
+    this.shape = made.digest('hex');
   }
 
   /** Hashes what an earlier process sent, up to `to`: before anybody waits for the rest. */
@@ -47,14 +27,20 @@ export class Content {
     for await (const chunk of this.#bytes(this.#hashed, to, signal)) this.#note(this.#hashed, chunk);
   }
 
-  /** From `from` on, up to `to`; what passes is hashed, each byte once. All before `from` must have passed. */
+  /**
+   * From `from` on, up to `to`; what passes is hashed, each byte once. All before `from` must have passed. The last chunk
+   * comes when the source has said that it is what it was: with it a server would make a disk of what is not.
+   */
   async *read(from: number, to: number, signal: AbortSignal): AsyncIterable<Uint8Array> {
     let at = from;
+    let held: Uint8Array | undefined;
     for await (const chunk of this.#bytes(from, to, signal)) {
       this.#note(at, chunk);
       at += chunk.length;
-      yield chunk;
+      if (held) yield held;
+      held = chunk;
     }
+    if (held) yield held;
   }
 
   #note(at: number, chunk: Uint8Array): void {
@@ -80,11 +66,4 @@ export class Content {
       }
     }
   }
-}
-
-async function isRaw(source: Source, length: number, signal: AbortSignal): Promise<boolean> {
-  const chunks: Uint8Array[] = [];
-  for await (const batch of source.read({ from: 0, to: Math.min(HEAD, length) }, signal)) chunks.push(...batch);
-  const sniffed = native().sniff(Buffer.concat(chunks), length, decoderLimits());
-  return sniffed.format === 'raw' && sniffed.codecs.length === 0 && sniffed.refusal === undefined;
 }

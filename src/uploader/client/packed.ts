@@ -3,6 +3,8 @@ import type { Extent } from '../../dataplane/source.ts';
 
 /** Of an entry: nobody else has the cluster (QEMU docs/interop/qcow2.rst, "L1 table entry"). */
 const COPIED = 1n << 63n;
+/** A disk is whole ones of them, or has no place in a qcow2. Bytes. */
+export const SECTOR = 512;
 /** Tables beyond this are not made: they are in memory. Bytes. */
 const MOST_TABLES = 64 * 1024 * 1024;
 
@@ -21,11 +23,11 @@ export interface Layout {
 }
 
 /**
- * A raw disk of `size` bytes as a qcow2 without its holes, all tables in front, so that it can be sent in order and read
+ * A raw disk of `size` bytes as a qcow2 of its data alone, all tables in front, so that it can be sent in order and read
  * from anywhere. It counts no references, which nobody needs who only reads it. Undefined where it is not worth it, or the
  * disk is none of whole sectors. `data` ascends.
  */
-export function packed(size: number, data: readonly Extent[]): Layout | undefined {
+export function packed(size: number, data: Iterable<Extent>): Layout | undefined {
   const clusters: { from: number; to: number }[] = [];
   for (const { from, to } of data) {
     const [first, end] = [Math.floor(from / CLUSTER), Math.ceil(to / CLUSTER)];
@@ -39,7 +41,7 @@ export function packed(size: number, data: readonly Extent[]): Layout | undefine
   const l1Clusters = Math.ceil((l1 * 8) / CLUSTER);
   const metadata = (1 + l1Clusters + tables.length + 1) * CLUSTER;
   // Less than a twentieth saved is not worth that the server has to decode it.
-  if (size % 512 !== 0 || size === 0 || metadata > MOST_TABLES || metadata + count * CLUSTER > size * 0.95)
+  if (size % SECTOR !== 0 || size === 0 || metadata > MOST_TABLES || metadata + count * CLUSTER > size * 0.95)
     return undefined;
 
   const head = Buffer.alloc(metadata);

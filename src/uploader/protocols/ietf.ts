@@ -57,6 +57,8 @@ export const ietf: FastifyPluginAsync<Service> = async (app, service) => {
       .headers({
         'upload-limit': `max-age=${Math.floor(service.expiry / 1000)}`,
         'accept-patch': 'application/partial-upload',
+        // A client may send a raw disk without its zeros.
+        accept: 'application/x-qemu-disk, */*',
       })
       .send(),
   );
