@@ -37,9 +37,9 @@ export class Unfinished implements Memory {
 
 function knownIn(text: string): Known | undefined {
   try {
-    const { way, place, of } = JSON.parse(text) as Partial<Known>;
+    const { way, place, of, sent } = JSON.parse(text) as Partial<Known>;
     if (way === undefined || typeof place !== 'string' || typeof of !== 'string') return undefined;
-    return { way, place, of };
+    return { way, place, of, ...(Number.isSafeInteger(sent) ? { sent: sent as number } : {}) };
   } catch {
     return undefined;
   }

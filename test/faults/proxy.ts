@@ -25,6 +25,8 @@ export interface Faults {
   delay?: number;
   /** Byte whose lowest bit is flipped, counted over all connections together; once. */
   corrupt?: number;
+  /** The same of what clients send. */
+  corruptSent?: number;
   /** Connections that get the faults above; later ones are left alone. Default: all. */
   connections?: number;
 }
@@ -100,8 +102,9 @@ export class FaultProxy implements AsyncDisposable {
     });
     client.on('error', () => server.destroy());
     let given = 0;
-    late(client, server, (data) => {
-      const { cutSent, delay = 0 } = faulty ? this.faults : {};
+    late(client, server, (chunk) => {
+      const { cutSent, corruptSent, delay = 0 } = faulty ? this.faults : {};
+      const data = flipped(chunk, corruptSent, this.sent);
       this.sent += data.length;
       given += data.length;
       const due = performance.now() + delay;
@@ -115,12 +118,7 @@ export class FaultProxy implements AsyncDisposable {
       const { cut, finish, stall, rate, corrupt, delay } = faulty ? this.faults : {};
       const before = this.bytes;
       this.bytes += chunk.length;
-      let data = chunk;
-      if (corrupt !== undefined && corrupt >= before && corrupt < this.bytes) {
-        data = Buffer.from(chunk);
-        const at = corrupt - before;
-        data.writeUInt8(data.readUInt8(at) ^ 1, at);
-      }
+      const data = flipped(chunk, corrupt, before);
       let due = performance.now() + (delay ?? 0);
       if (rate !== undefined) {
         free = Math.max(free, performance.now()) + (data.length / rate) * 1000;
@@ -137,6 +135,14 @@ export class FaultProxy implements AsyncDisposable {
       return { data: data.subarray(0, Math.max(0, room)), due, last };
     });
   }
+}
+
+/** The lowest bit of byte `at` flipped, where `before` bytes came before the chunk. */
+function flipped(chunk: Buffer, at: number | undefined, before: number): Buffer {
+  if (at === undefined || at < before || at >= before + chunk.length) return chunk;
+  const data = Buffer.from(chunk);
+  data.writeUInt8(data.readUInt8(at - before) ^ 1, at - before);
+  return data;
 }
 
 interface Piece {
@@ -209,13 +215,14 @@ async function main(): Promise<void> {
       rate: { type: 'string' },
       delay: { type: 'string' },
       corrupt: { type: 'string' },
+      'corrupt-sent': { type: 'string' },
       connections: { type: 'string' },
     },
   });
   const to = /^(.+):(\d+)$/.exec(values.to ?? '');
   if (!to) {
     console.error(
-      'usage: node test/faults/proxy.ts --listen PORT --to HOST:PORT [--cut SIZE] [--cut-sent SIZE] [--finish SIZE] [--stall SIZE] [--rate SIZE/s] [--delay MILLISECONDS] [--corrupt OFFSET] [--connections COUNT]',
+      'usage: node test/faults/proxy.ts --listen PORT --to HOST:PORT [--cut SIZE] [--cut-sent SIZE] [--finish SIZE] [--stall SIZE] [--rate SIZE/s] [--delay MILLISECONDS] [--corrupt OFFSET] [--corrupt-sent OFFSET] [--connections COUNT]',
     );
     process.exitCode = 2;
     return;
@@ -226,6 +233,7 @@ async function main(): Promise<void> {
     if (text !== undefined) faults[name] = parseSize(text);
   }
   if (values['cut-sent'] !== undefined) faults.cutSent = parseSize(values['cut-sent']);
+  if (values['corrupt-sent'] !== undefined) faults.corruptSent = parseSize(values['corrupt-sent']);
   if (values.rate !== undefined) faults.rate = parseRate(values.rate);
   const proxy = await FaultProxy.start({ host: to[1] ?? '', port: Number(to[2]) }, faults, Number(values.listen));
   console.log(`${proxy.url} -> ${values.to}`);

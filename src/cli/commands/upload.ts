@@ -5,7 +5,7 @@ import { FerryError } from '../../dataplane/errors.ts';
 import type { Snapshot } from '../../dataplane/transfer.ts';
 import type { SendOptions } from '../../uploader/client/send.ts';
 import { PROGRESS_MODES, type ProgressMode } from '../progress.ts';
-import { rate, seconds, size } from '../values.ts';
+import { count, rate, seconds, size } from '../values.ts';
 
 interface UploadFlags {
   readonly size?: number;
@@ -13,6 +13,7 @@ interface UploadFlags {
   readonly secretFile?: string;
   readonly ca?: string;
   readonly rate?: number;
+  readonly connections: number;
   readonly patience: number;
   readonly fresh?: boolean;
   readonly progress: ProgressMode;
@@ -28,6 +29,7 @@ Examples:
   diskferry upload ubuntu.qcow2 http://127.0.0.1:8090/volumes/ubuntu
   diskferry upload disk.img https://host/volumes/disk --secret-file secret
   diskferry upload disk.img http://127.0.0.1:8090/volumes/disk --size 40Gi --replace
+  diskferry upload disk.img https://host/volumes/disk --connections 4
 
 Exit codes: 0 the disk is whole there; otherwise as in docs/errors.md.`;
 
@@ -45,6 +47,14 @@ export function defineUpload(program: Command): void {
     .option('--secret-file <file>', "its first line is the server's secret; also in $DISKFERRY_SECRET")
     .option('--ca <file>', 'PEM certificates to trust beside those of the system')
     .addOption(new Option('--rate <rate>', 'send at most this much, such as 5MB/s').argParser(rate))
+    .addOption(
+      new Option(
+        '--connections <n>',
+        'send ranges of a raw disk over so many connections, 1 to 8, where the server takes them: for lines that slow each of them down; elsewhere one is faster, and outlives a stop of the server',
+      )
+        .argParser(count(8))
+        .default(1),
+    )
     .addOption(
       new Option('--patience <seconds>', 'how long to go on trying without any progress')
         .argParser(seconds)
@@ -100,6 +110,7 @@ async function upload(file: string, address: string, flags: UploadFlags): Promis
         ...(flags.rate === undefined ? {} : { rate: flags.rate }),
         memory: await Unfinished.of(path, url),
         fresh: flags.fresh === true,
+        connections: flags.connections,
         watch: meter((snapshot) => display.update(snapshot)),
       },
       signal,

@@ -8,6 +8,7 @@ import { Line, type LineOptions } from './line.ts';
 import type { Known, Memory } from './memory.ts';
 import { type Offer, offerOf } from './offer.ts';
 import { SECTOR } from './packed.ts';
+import { rangesOf, sendRanges } from './ranges.ts';
 import { goOn, sendAtOnce } from './serial.ts';
 import { dataOf, isRawDisk } from './zeros.ts';
 
@@ -15,6 +16,8 @@ export interface SendOptions extends LineOptions {
   readonly memory: Memory;
   /** Begin anew, whatever the memory has. */
   readonly fresh: boolean;
+  /** That ranges of a raw disk are sent by, where the server takes them. */
+  readonly connections: number;
   /** `scanning`: bytes in which zeros were looked for; `moving`: bytes that were sent and taken, retries counted once. */
   readonly watch: (phase: 'scanning' | 'moving', bytes: number, length: number, retries: number) => void;
 }
@@ -56,8 +59,11 @@ export async function send(source: Source, options: SendOptions, signal: AbortSi
   await using line = new Line(options, signal);
   const offer = await line.persistently(() => offerOf(line));
   const raw = await isRawDisk(source, length, signal);
+  const alone = options.connections > 1 ? whyAlone(offer, raw, length, options.url) : '';
+  if (alone) options.log.warn(`${alone}: one connection sends it`);
+  const images = options.connections > 1 && !alone ? offer.images : undefined;
   const scanned = (done: number, all: number): void => options.watch('scanning', done, all, line.retries);
-  const sparse = raw && offer.qcow2 && length % SECTOR === 0;
+  const sparse = raw && (images || (offer.qcow2 && length % SECTOR === 0));
   const data = sparse ? await dataOf(source, length, scanned, signal) : undefined;
   const job: Job = {
     line,
@@ -68,9 +74,20 @@ export async function send(source: Source, options: SendOptions, signal: AbortSi
     ...(data ? { data } : {}),
     ...(validator === undefined ? {} : { identity: validator }),
   };
-  const sent = await inOrder(job);
+  const sent = images && data ? await inRanges(job, images, data) : await inOrder(job);
   await options.memory.forget();
   return { ...sent, retries: line.retries };
+}
+
+async function inRanges(job: Job, images: URL, data: Iterable<Extent>): Promise<Omit<Sent, 'retries'>> {
+  const { line, source, length, identity, options } = job;
+  const ranges = rangesOf(length, data);
+  const spared = tell(length - ranges.bytes, options);
+  // Of what nothing identifies, what was zeros when it was sent may not be any more.
+  await settle(job, identity === undefined ? undefined : { way: 'ranges', of: identity });
+  const to = { images, size: length, of: identity ?? '', connections: options.connections, memory: options.memory };
+  const came = (bytes: number): void => options.watch('moving', bytes, ranges.bytes, line.retries);
+  return { ...(await sendRanges(line, source, ranges, to, came)), sent: ranges.bytes, spared };
 }
 
 async function inOrder(job: Job): Promise<Omit<Sent, 'retries'>> {
@@ -91,16 +108,26 @@ async function inOrder(job: Job): Promise<Omit<Sent, 'retries'>> {
   return { ...(await goOn(line, content, offer.way === 'tus' ? TUS : IETF, from, came)), ...told };
 }
 
+/** Why more than one connection is of no use, as a sentence; empty where it is. */
+function whyAlone({ images }: Offer, raw: boolean, length: number, url: URL): string {
+  if (!raw) return 'the image is no raw disk, whose ranges could come in any order';
+  if (!images) return 'the server does not offer to take ranges';
+  const size = url.searchParams.get('size');
+  return size === null || Number(size) === length
+    ? ''
+    : `the disk is to have ${size} bytes, and the file has ${length}`;
+}
+
 function tell(spared: number, { log }: SendOptions): number {
   if (spared > 0) log.info(`${formatSize(spared)} of zeros are not sent`);
   return spared;
 }
 
 /** Gives up what an earlier process began otherwise, so that the volume is free for this one. */
-async function settle({ line, options }: Job, wanted: Pick<Known, 'way' | 'of'>): Promise<void> {
+async function settle({ line, options }: Job, wanted: Pick<Known, 'way' | 'of'> | undefined): Promise<void> {
   const { memory, fresh, url } = options;
   const { known } = memory;
-  if (known === undefined || (!fresh && known.way === wanted.way && known.of === wanted.of)) return;
+  if (known === undefined || (!fresh && known.way === wanted?.way && known.of === wanted.of)) return;
   // A tus server may have it as a file that is whole, and takes another beside it.
   if (known.way !== 'tus') await line.ask('DELETE', new URL(known.place, url)).catch(() => undefined);
   await memory.forget();

@@ -9,8 +9,14 @@ import { reported } from './report.ts';
 
 /** Versions of the draft that are spoken (draft-ietf-httpbis-resumable-upload-03, -05 and later): what is used is the same. */
 const VERSIONS = ['5', '6', '7', '8'];
+/** Relation of a link (RFC 8288) to where an image is begun that takes what this describes: images.ts. */
+const IMAGES = 'https://ovirt.github.io/ovirt-imageio/images.html';
 /** Type of a problem (RFC 9457) that names where the upload goes on. */
 const MISMATCH = 'https://iana.org/assignments/http-problem-types#mismatching-upload-offset';
+
+interface Volume {
+  readonly Params: { readonly name: string };
+}
 
 interface Known {
   readonly Params: { readonly id: string };
@@ -51,7 +57,7 @@ export const ietf: FastifyPluginAsync<Service> = async (app, service) => {
   const { uploads } = service;
   const open = { config: { open: true } };
 
-  app.options('/volumes/:name', { ...open, schema: { hide: true } }, async (_request, reply) =>
+  app.options<Volume>('/volumes/:name', { ...open, schema: { hide: true } }, async ({ params }, reply) =>
     reply
       .code(204)
       .headers({
@@ -59,6 +65,7 @@ export const ietf: FastifyPluginAsync<Service> = async (app, service) => {
         'accept-patch': 'application/partial-upload',
         // A client may send a raw disk without its zeros.
         accept: 'application/x-qemu-disk, */*',
+        link: `<./${encodeURIComponent(params.name)}/images>; rel="${IMAGES}"`,
       })
       .send(),
   );
