@@ -28,6 +28,7 @@ const INPUT = {
   xz: 32 << 10,
   lz4: 32 << 10,
   bzip2: 32 << 10,
+  snappy: 32 << 10,
   tar: 32 << 10,
   unpack: 16 << 10,
   zip: 32 << 10,

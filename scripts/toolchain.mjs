@@ -71,14 +71,16 @@ export const TOOLS = {
 };
 
 /**
- * Servers that tests talk to and Debian does not have: a Go module, an npm package or a Python package, pinned, built
- * into the cache; or a package of a Go module of ours, which pins what it is built of.
+ * Servers that tests talk to, and programs, that Debian does not have: a Go module, an npm package or a Python package,
+ * pinned, built into the cache; or a package of a Go module of ours, which pins what it is built of.
  */
 export const SERVERS = {
   versitygw: { go: 'github.com/versity/versitygw/cmd/versitygw@v1.8.0' },
   'fake-gcs-server': { go: 'github.com/fsouza/fake-gcs-server@v1.56.1' },
   'azurite-blob': { npm: 'azurite@3.37.0' },
   'ovirt-imageio': { python: 'ovirt-imageio==2.5.1' },
+  // A program: Debian's python3-snappy cannot write the framing format with the Python beside it.
+  s2c: { go: 'github.com/klauspost/compress/s2/cmd/s2c@v1.20.4' },
   'kube-apiserver': {
     module: 'test/cluster/kubernetes',
     package: 'k8s.io/kubernetes/cmd/kube-apiserver',

@@ -1,10 +1,10 @@
 #!/bin/sh
-# Makes the committed corpora anew: small files of real tools (gzip, pigz, bgzip, zstd, xz, lz4, bzip2, qemu-img, qemu-io), and what
-# src/seeds.rs makes. Debian: apt-get install pigz tabix zip zstd xz-utils lz4 bzip2 qemu-utils
+# Makes the committed corpora anew: small files of real tools (gzip, pigz, bgzip, zstd, xz, lz4, bzip2, s2c, qemu-img, qemu-io),
+# and what src/seeds.rs makes. s2c is built by scripts/toolchain.mjs. Debian: apt-get install pigz tabix zip zstd xz-utils lz4 bzip2 qemu-utils
 set -eu
 cd "$(dirname "$0")"
 rm -rf corpus
-mkdir -p corpus/gzip corpus/zstd corpus/xz corpus/lz4 corpus/bzip2 corpus/tar corpus/zip corpus/unpack corpus/qcow2 corpus/sniff
+mkdir -p corpus/gzip corpus/zstd corpus/xz corpus/lz4 corpus/bzip2 corpus/snappy corpus/tar corpus/zip corpus/unpack corpus/qcow2 corpus/sniff
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
@@ -56,6 +56,13 @@ bzip2 -1 < "$s" > corpus/bzip2/short
 bzip2 < "$work/empty" > corpus/bzip2/empty
 { bzip2 -1 < "$s"; bzip2 < "$work/empty"; bzip2 -2 < "$s"; } > corpus/bzip2/streams
 head -c 50000000 /dev/zero | bzip2 -1 > corpus/bzip2/zeros
+
+sz() { "$(ls -d "${XDG_CACHE_HOME:-$HOME/.cache}"/diskferry/tools/s2c@*/s2c)" -q -c -snappy -index=false "$@"; }
+sz "$p" > corpus/snappy/one
+sz -slower -blocksize 4K "$p" > corpus/snappy/small-chunks
+sz -pad 512 -index=true "$s" > corpus/snappy/padded-indexed
+{ sz "$s"; sz "$s"; } > corpus/snappy/streams
+head -c 200000 /dev/zero | sz - > corpus/snappy/zeros
 
 mkdir -p "$work/tree"
 cp "$s" "$work/tree/disk.img"

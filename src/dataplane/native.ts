@@ -34,7 +34,7 @@ export interface Told {
 
 /** What the head of an image says. */
 export interface Sniffed {
-  /** Outermost first: 'gzip' | 'zstd' | 'xz' | 'lz4' | 'bzip2' | 'tar' | 'zip'. */
+  /** Outermost first: 'gzip' | 'zstd' | 'xz' | 'lz4' | 'bzip2' | 'snappy' | 'tar' | 'zip'. */
   readonly codecs: readonly string[];
   /** 'raw', or the name of a driver: 'qcow2', 'vmdk', 'vhd', 'vdi', 'parallels', 'qed'. */
   readonly format: string;

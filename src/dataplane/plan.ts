@@ -48,13 +48,13 @@ export interface Plan {
 }
 
 /** What each codec's data consists of: a cut between two of these is a lawful end. */
-const UNITS: Readonly<Record<string, string>> = { gzip: 'members', zstd: 'frames', xz: 'streams' };
+const UNITS: Readonly<Record<string, string>> = { gzip: 'members', zstd: 'frames', xz: 'streams', snappy: 'chunks' };
 
 /**
  * Whether a transfer that was cut could pass for a whole one. A qcow2 tells: its tables name every byte of a disk whose
  * size the header has, and the engine fails (TRUNCATED) while one of them is missing. A codec tells inside its units,
- * each of which ends with a mark (gzip's check and length, RFC 1952 section 2.3.1; zstd's last block, RFC 8878 section
- * 3.1.1.2; xz' index and footer, xz-file-format.txt section 2.1.2), but not how many of them there are. A raw disk tells
+ * each of which says where it ends (gzip's check and length, RFC 1952 section 2.3.1; zstd's last block, RFC 8878 section
+ * 3.1.1.2; xz' index and footer, xz-file-format.txt section 2.1.2; the length of snappy's chunk, framing_format.txt section 1), but not how many of them there are. A raw disk tells
  * nothing. A digest tells everything, of the source or of the disk.
  */
 function notesOf({ facts, sniffed, digest, diskDigest }: PlanRequest): string[] {
@@ -124,6 +124,7 @@ function resumability(request: PlanRequest, seekable: boolean): { resumable: boo
     xz: 'a block',
     lz4: 'a block',
     bzip2: 'a block',
+    snappy: 'a chunk',
     tar: 'a byte',
   }[sniffed.codecs[0] ?? ''];
   return {

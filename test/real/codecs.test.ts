@@ -1,14 +1,17 @@
-// Every shape of gzip, zstd, xz, lz4 and bzip2 that their own programs write, around raw and qcow2.
+// Every shape of gzip, zstd, xz, lz4, bzip2 and snappy that their own programs write, around raw and qcow2.
 import { createReadStream } from 'node:fs';
 import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+// @ts-expect-error plain JavaScript, so that it runs before anything is installed
+import { serverPath } from '../../scripts/toolchain.mjs';
 import { type Cli, cli } from '../support/cli.ts';
 import { difference, KiB, MiB, qcow2, rawDisk, shell } from '../support/images.ts';
 import { type Nginx, nginx } from '../support/nginx.ts';
 import { type TempDir, tempdir } from '../support/tempdir.ts';
 import { tool } from '../support/tools.ts';
 
+const S2C = `${serverPath('s2c')} -q -c -snappy -index=false`;
 const SIZE = 20 * MiB + 1234 * 512;
 let home: TempDir;
 let program: Cli;
@@ -77,6 +80,9 @@ const SHAPES: Readonly<Record<string, string>> = {
   'bzip2 of small blocks, by many threads': 'lbzip2 -1 -n 2 -c $in > $out',
   'bzip2 of several streams, one empty':
     'split -n 3 $in $dir/part. && { for part in $dir/part.*; do bzip2 -5 -c $part; bzip2 -c /dev/null; done; } > $out',
+  'snappy of chunks of 64 KiB': `${S2C} $in > $out`,
+  'snappy of chunks of 4 KiB, padded, an index behind them': `${S2C} -slower -blocksize 4K -pad 1M -index=true $in > $out`,
+  'snappy of several streams': `split -n 3 $in $dir/part. && for part in $dir/part.*; do ${S2C} $part; done > $out`,
   'xz with x86 and delta filters': 'xz --x86 --delta=dist=4 --lzma2=preset=0 -c $in > $out',
 };
 
@@ -122,6 +128,8 @@ describe('what does not end where it should', () => {
     ['lz4 with text behind it', '{ lz4 -q -c $in; echo hello; } > $out', /CORRUPT/],
     ['bzip2 cut', 'bzip2 -c $in | head -c -20 > $out', /TRUNCATED/],
     ['bzip2 with text behind it', '{ bzip2 -c $in; echo hello; } > $out', /CORRUPT/],
+    ['snappy cut', `${S2C} $in | head -c -20 > $out`, /TRUNCATED/],
+    ['snappy with text behind it', `{ ${S2C} $in; echo hello; } > $out`, /CORRUPT/],
     ['xz cut in a block', 'head -c 1000000 <(xz -0 -c $in) > $out', /TRUNCATED/],
     ['xz cut in its index', 'xz -0 -T2 --block-size=1MiB -c $in | head -c -30 > $out', /TRUNCATED/],
     ['xz cut in its footer', 'xz -0 -c $in | head -c -3 > $out', /TRUNCATED/],

@@ -3,6 +3,8 @@ import { mkdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+// @ts-expect-error plain JavaScript, so that it runs before anything is installed
+import { serverPath } from '../../scripts/toolchain.mjs';
 import { type Cli, cli, describe as told } from '../support/cli.ts';
 import { CountingServer } from '../support/counting-server.ts';
 import { type LoopDevice, loopDevice, recognised } from '../support/devices.ts';
@@ -32,7 +34,7 @@ let server: CountingServer;
 const at = (name: string): string => join(home.path, name);
 
 /** Images of one disk: size → name → how. `unit` is the largest restart unit, in bytes of the source. */
-const KINDS = ['raw', 'qcow2', 'vmdk', 'gz', 'xz'] as const;
+const KINDS = ['raw', 'qcow2', 'vmdk', 'gz', 'xz', 'sz'] as const;
 type Kind = (typeof KINDS)[number];
 
 async function make(size: number, label: string): Promise<void> {
@@ -42,6 +44,7 @@ async function make(size: number, label: string): Promise<void> {
   await run('qemu-img', 'qemu-utils', ['convert', '-f', 'raw', ...stream, raw, at(`www/${label}.vmdk`)]);
   await shell(`pigz -1 -c ${raw} > ${at('www')}/${label}.gz`);
   await shell(`xz -0 -T2 --block-size=4MiB -c ${raw} > ${at('www')}/${label}.xz`);
+  await shell(`${serverPath('s2c')} -q -c -snappy ${raw} > ${at('www')}/${label}.sz`);
 }
 
 beforeAll(async () => {

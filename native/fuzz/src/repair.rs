@@ -14,6 +14,7 @@ pub fn repair(kind: Kind, input: &[u8]) -> Option<Vec<u8>> {
         Kind::Gzip => gzip(input)?,
         Kind::Xz => xz(input)?,
         Kind::Lz4 => lz4(input)?,
+        Kind::Snappy => snappy(input),
         Kind::Tar => tar(input),
         Kind::Zip => zip(input),
         // A block's is that of what it decodes to, and decides where the block ends.
@@ -149,6 +150,30 @@ fn lz4(input: &[u8]) -> Option<Vec<u8>> {
     let hash = twox_hash::XxHash32::oneshot(0, out.get(4..check)?);
     *out.get_mut(check)? = (hash >> 8) as u8;
     Some(out)
+}
+
+/// Makes right the checksum of each chunk whose data can be decoded, up to the first that is cut.
+fn snappy(input: &[u8]) -> Vec<u8> {
+    let mut out = input.to_vec();
+    let mut rest = &mut out[..];
+    while let Some((&mut [kind, low, middle, high], body)) = rest.split_first_chunk_mut::<4>() {
+        let length = u32::from_le_bytes([low, middle, high, 0]) as usize;
+        let Some((chunk, behind)) = body.split_at_mut_checked(length) else { break };
+        if let Some((check, data)) = chunk.split_first_chunk_mut::<4>() {
+            let content = match kind {
+                0 if snap::raw::decompress_len(data).is_ok_and(|length| length <= MOST) => {
+                    snap::raw::Decoder::new().decompress_vec(data).ok()
+                }
+                1 => Some(data.to_vec()),
+                _ => None,
+            };
+            if let Some(content) = content {
+                *check = crc32c::crc32c(&content).rotate_right(15).wrapping_add(0xa282_ead8).to_le_bytes();
+            }
+        }
+        rest = behind;
+    }
+    out
 }
 
 /// Makes the checksums of a VHD's two headers right ("Checksum": the complement of the sum of all other bytes).

@@ -133,6 +133,8 @@ fn restarts() -> Vec<(String, Vec<u8>)> {
         ("lz4-boundary".to_owned(), restart(3, &[0], &[4, 0x22, 0x4d, 0x18, 0x60, 0x40, 0x82, 0, 0, 0, 0])),
         ("bzip2-boundary".to_owned(), restart(4, &[0], b"BZh9\x17\x72\x45\x38\x50\x90\0\0\0\0")),
         ("bzip2-block".to_owned(), restart(4, &[1, 9, 3, 0], &[6, 0x28, 0x2b, 0x24, 0xca, 0x6b, 0x20, 0, 0])),
+        // A stored chunk of one byte; its checksum is made up.
+        ("snappy".to_owned(), restart(5, &[], &[1, 5, 0, 0, 1, 2, 3, 4, b'x'])),
         // Independent blocks of 64 KiB, no checksums, no size: a stored block of one byte and the end.
         ("lz4-block".to_owned(), restart(3, &lz4, &[1, 0, 0, 0x80, b'x', 0, 0, 0, 0])),
     ]

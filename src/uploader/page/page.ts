@@ -58,7 +58,7 @@ async function chosen(): Promise<void> {
   name.value = same
     ? before.volume
     : one.name
-        .replace(/\.(img|raw|qcow2|vmdk|vhdx?|vdi|gz|xz|zst|bz2|lz4|tar|ova)\b/gi, '')
+        .replace(/\.(img|raw|qcow2|vmdk|vhdx?|vdi|gz|xz|zst|bz2|lz4|sz|tar|ova)\b/gi, '')
         .replace(/[^A-Za-z0-9._-]/g, '-')
         .replace(/^[.-]+/, '') || 'disk';
   const found = guess(new Uint8Array(await one.slice(0, 4096).arrayBuffer()), one.size);

@@ -31,7 +31,7 @@ pub enum Named {
 /// Names of images, and what they are packed with: lower case.
 const IMAGES: &[&str] =
     &["img", "raw", "dd", "iso", "qcow2", "qcow", "vmdk", "vdi", "vhd", "vhdx", "hdd", "hds", "qed"];
-const PACKED: &[&str] = &["gz", "xz", "zst", "bz2", "lz4"];
+const PACKED: &[&str] = &["gz", "xz", "zst", "bz2", "lz4", "sz"];
 
 impl Pick {
     /// `path` as [`clean`] gives it.

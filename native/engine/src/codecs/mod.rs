@@ -10,6 +10,7 @@ pub mod bzip2;
 pub mod gzip;
 pub mod layers;
 pub mod lz4;
+pub mod snappy;
 pub mod xz;
 pub mod zstd;
 
@@ -38,7 +39,7 @@ pub trait Sink {
 }
 
 /// A place where decoding can begin again: at a gzip member or deflate block, a zstd frame, an xz block,
-/// an lz4 frame or independent block, a bzip2 block, any byte of a member of an archive.
+/// an lz4 frame or independent block, a bzip2 block, a snappy chunk, any byte of a member of an archive.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Restart {
     /// Offset in the codec's input of the first byte that must be pushed again.
@@ -99,7 +100,7 @@ pub trait Codec: Send {
     fn push(&mut self, input: &[u8], out: &mut dyn Sink) -> Result<()>;
     /// The input is complete. MUST fail with TRUNCATED when the stream is not at a lawful end, with CORRUPT
     /// on a bad check or trailing garbage (zero padding after gzip, xz stream padding, zstd and lz4 skippable
-    /// frames are lawful).
+    /// frames, snappy's skippable chunks are lawful).
     fn finish(&mut self, out: &mut dyn Sink) -> Result<()>;
 }
 
@@ -110,6 +111,7 @@ pub enum Kind {
     Xz,
     Lz4,
     Bzip2,
+    Snappy,
     /// Archives, of which one member comes out.
     Tar,
     Zip,
@@ -117,7 +119,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every compression; an archive is none.
-    pub const ALL: [Kind; 5] = [Kind::Gzip, Kind::Zstd, Kind::Xz, Kind::Lz4, Kind::Bzip2];
+    pub const ALL: [Kind; 6] = [Kind::Gzip, Kind::Zstd, Kind::Xz, Kind::Lz4, Kind::Bzip2, Kind::Snappy];
 
     pub fn is_archive(self) -> bool {
         matches!(self, Kind::Tar | Kind::Zip)
@@ -130,6 +132,7 @@ impl Kind {
             Kind::Xz => "xz",
             Kind::Lz4 => "lz4",
             Kind::Bzip2 => "bzip2",
+            Kind::Snappy => "snappy",
             Kind::Tar => "tar",
             Kind::Zip => "zip",
         }
@@ -151,6 +154,8 @@ impl Kind {
             Some(Kind::Lz4)
         } else if bzip2::detect(head) {
             Some(Kind::Bzip2)
+        } else if snappy::detect(head) {
+            Some(Kind::Snappy)
         } else if tar::detect(head) {
             Some(Kind::Tar)
         } else if zip::detect(head) {
@@ -173,6 +178,7 @@ impl Kind {
             Kind::Xz => Box::new(xz::Xz::new(limits, from)?),
             Kind::Lz4 => Box::new(lz4::Lz4::new(limits, from)?),
             Kind::Bzip2 => Box::new(bzip2::Bzip2::new(limits, from)?),
+            Kind::Snappy => Box::new(snappy::Snappy::new(from)?),
             Kind::Tar => Box::new(tar::Tar::new(pick, from)?),
             // Nowhere else can it begin again.
             Kind::Zip if from.is_some() => return Err(bad_state(self)),
@@ -189,6 +195,7 @@ impl Kind {
             Kind::Xz => xz::memory(head, limits),
             Kind::Lz4 => lz4::memory(head, limits),
             Kind::Bzip2 => bzip2::memory(head, limits),
+            Kind::Snappy => Ok(snappy::memory()),
             Kind::Tar => Ok(tar::memory()),
             Kind::Zip => Ok(zip::memory()),
         }

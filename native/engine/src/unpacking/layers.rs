@@ -93,7 +93,7 @@ impl Layers {
             // Older forms have no magic, but a checksum.
             found if found.is_some() || head.first_chunk().is_some_and(is_a_header) => {}
             _ => {
-                let what = "this is no tar archive, nor one in gzip, zstd, xz, lz4 or bzip2: a disk image is imported without --archive";
+                let what = "this is no tar archive, nor one in gzip, zstd, xz, lz4, bzip2 or snappy: a disk image is imported without --archive";
                 return Err(Error::new(Code::Unsupported, Stage::Decode, what));
             }
         }
