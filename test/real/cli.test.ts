@@ -6,7 +6,7 @@ import { describe, expect, test } from 'vitest';
 import { type Cli, describe as told } from '../support/cli.ts';
 import type { CountingServer } from '../support/counting-server.ts';
 import { loopDevice } from '../support/devices.ts';
-import { difference, MiB, run, sha256 } from '../support/images.ts';
+import { difference, MiB, rawDisk, run, sha256, shell } from '../support/images.ts';
 import { rawAndQcow2, site } from '../support/site.ts';
 
 const SIZE = 96 * MiB;
@@ -268,5 +268,14 @@ describe('what is said', () => {
     await program.imported([`${server.url}/qcow2`, at('reserved.img'), '--preallocate']);
     expect((await stat(at('reserved.img'))).blocks * 512).toBeGreaterThanOrEqual(SIZE);
     expect(await difference(at('www/raw'), at('reserved.img'))).toBeUndefined();
+  });
+
+  test('--preallocate reserves a disk of which only the end of a codec tells how long it is', async () => {
+    // Two fifths of it are zeros, which would be left out.
+    await rawDisk(at('www/late'), 16 * MiB);
+    await shell(`gzip -1 ${at('www/late')} -c > ${at('www/late.gz')}`);
+    await program.imported([`${server.url}/late.gz`, at('told-late.img'), '--preallocate']);
+    expect((await stat(at('told-late.img'))).blocks * 512).toBeGreaterThanOrEqual(16 * MiB);
+    expect(await difference(at('www/late'), at('told-late.img'))).toBeUndefined();
   });
 });

@@ -147,6 +147,10 @@ impl Done {
         self.verify_source()?;
         if kind == Kind::File {
             target.set_length(length.max(HELD))?;
+            // Of a raw disk in a codec it was not known before how much is to be reserved.
+            if self.options.preallocate {
+                target.preallocate(length)?;
+            }
         } else if kind == Kind::Block && !self.options.onto {
             clear_beyond(&*target, length, &|| self.shared.check())?;
         } else if kind == Kind::Image {
