@@ -64,12 +64,13 @@ export async function unpack(
     meter.phase('planning');
     const digest = options.digest ?? opened.facts.digest;
     const source = stackFilters(opened, context, { verified: isStrong(digest) });
-    const { length } = source.facts;
+    const { length, codecs } = opened.facts;
     const unpacking = await native().startUnpacking({
       target: options.target,
       replace: options.replace,
       limits: decoderLimits(options.memory),
       ...(length === undefined ? {} : { sourceLength: length }),
+      ...(codecs === undefined ? {} : { codecs }),
       ...(digest === undefined ? {} : { digest: formatDigest(digest) }),
     });
     tellConfinement(log);

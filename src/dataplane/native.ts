@@ -30,6 +30,8 @@ export interface Told {
   readonly disk?: string;
   /** Name of the image's format ('raw' too): nothing else is accepted. */
   readonly format?: string;
+  /** What is around the image, outermost first: what comes out of the last is the image, whatever it begins with. */
+  readonly codecs?: readonly string[];
 }
 
 /** What the head of an image says. */
@@ -245,6 +247,8 @@ export interface UnpackingInit {
   readonly sourceLength?: number;
   /** Demanded at the end: `sha256:<hex>` of the source. */
   readonly digest?: string;
+  /** What is around the archive, outermost first; else it is found out. */
+  readonly codecs?: readonly string[];
   readonly limits: Limits;
 }
 

@@ -17,6 +17,7 @@ export function toldOf(facts: SourceFacts, { path, disk, format = facts.format }
     ...(facts.disk ?? (path === undefined ? {} : { path })),
     ...(disk === undefined ? {} : { disk }),
     ...(format === undefined ? {} : { format }),
+    ...(facts.codecs === undefined ? {} : { codecs: facts.codecs }),
   };
 }
 

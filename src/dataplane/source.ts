@@ -37,6 +37,8 @@ export interface SourceFacts {
   readonly remote?: boolean;
   /** Format that the source says it has, which a person may contradict: what a guest wrote must not pass for an image. */
   readonly format?: 'raw';
+  /** What is around the image, outermost first, where the source knows: nothing else is undone then. */
+  readonly codecs?: readonly string[];
   /** Name of the state that the disk is in, among those that changes are told from. */
   readonly state?: string;
   /** State of the disk that `extents` tells the changes since. */

@@ -9,6 +9,9 @@ export interface Before {
   readonly head: Uint8Array;
 }
 
+/** What a protocol says of all that is sent by it. */
+export type Content = Pick<SourceFacts, 'format' | 'codecs' | 'disk'>;
+
 /** Bytes after which a sender waits until it is known that the image can be taken: each chunk is looked at alone. */
 const CAUTIOUS = 1;
 
@@ -27,13 +30,13 @@ export class Pipe implements Source {
   #leave: (() => void) | undefined;
   #taken: number;
 
-  /** `length` in bytes of all that will be sent, where it is known. */
-  constructor(name: string, length: number | undefined, before?: Before) {
+  /** `length` in bytes of all that will be sent, where it is known; `content`: what the protocol says of it. */
+  constructor(name: string, length: number | undefined, before?: Before, content: Content = {}) {
     this.name = name;
     this.#length = length;
     this.#before = before;
     this.#taken = before?.offset ?? 0;
-    this.facts = { ranges: false, ...(length === undefined ? {} : { length }) };
+    this.facts = { ranges: false, ...content, ...(length === undefined ? {} : { length }) };
     this.#batcher.full = CAUTIOUS;
   }
 

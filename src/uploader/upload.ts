@@ -8,7 +8,7 @@ import type { Identity } from '../dataplane/identity.ts';
 import type { Digest } from '../dataplane/source.ts';
 import type { TransferOptions, TransferReport } from '../dataplane/transfer.ts';
 import type { Filling } from '../store/filling.ts';
-import { type Before, Pipe } from './pipe.ts';
+import { type Before, type Content, Pipe } from './pipe.ts';
 
 /** What a sender says of an image before it comes. */
 export interface Declared {
@@ -37,6 +37,7 @@ export interface UploadOptions {
   readonly preallocate?: boolean;
   /** Told when it goes on that had been cut. */
   readonly resumed?: () => void;
+  readonly content?: Content;
 }
 
 /** Of an upload that an earlier process began. */
@@ -89,7 +90,17 @@ export class Upload {
   constructor(
     filling: Filling,
     declared: Declared,
-    { log, memory, rate, stall, journalKey, claim, preallocate = false, resumed = () => undefined }: UploadOptions,
+    {
+      log,
+      memory,
+      rate,
+      stall,
+      journalKey,
+      claim,
+      preallocate = false,
+      resumed = () => undefined,
+      content,
+    }: UploadOptions,
     past?: Past,
   ) {
     this.id = past?.id ?? randomBytes(16).toString('hex');
@@ -101,7 +112,7 @@ export class Upload {
     this.#filling = filling;
     this.declared = declared;
     const name = NAME + (label ?? filling.name).slice(0, LONGEST_LABEL);
-    this.#pipe = new Pipe(name, length, past);
+    this.#pipe = new Pipe(name, length, past, content);
     filling.received = () => this.offset - (past?.offset ?? 0);
     filling.watch = ({ phase }) => {
       if (phase === 'moving') this.#pipe.admit();

@@ -1,21 +1,18 @@
 // The upload pod, with the environment of CDI's upload server, over TLS with certificates of clients.
-import { spawn } from 'node:child_process';
 import { mkdir, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { connect } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { fileURLToPath } from 'node:url';
 import { beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { issue, authority as issuing, type Pair as Pair_ } from '../../src/pki/authority.ts';
 import { settingsOf } from '../../src/uploader/pod/settings.ts';
 import { loopDevice } from '../support/devices.ts';
 import { bootableDisk, difference, KiB, MiB, qcow2, run, shell } from '../support/images.ts';
-import { freePort } from '../support/nginx.ts';
 import { type Answer, curl } from '../support/served.ts';
 import { site } from '../support/site.ts';
 import { type Authority, authority, type Pair } from '../support/tls.ts';
+import { type Pod, uploadPod } from '../support/upload-pod.ts';
 
-const PROGRAM = fileURLToPath(new URL('../../dist/uploader/pod/main.js', import.meta.url));
 const NAME = 'client.upload-server.cdi.kubevirt.io';
 const SIZE = 24 * MiB;
 /** Of the claim, and what is usable of it: floor(ceil(96 MiB / 1.06) / 1 MiB) MiB. */
@@ -42,52 +39,8 @@ beforeEach(async () => {
   for (const place of ['data', 'dev']) await mkdir(root(place), { recursive: true });
 });
 
-interface Pod extends AsyncDisposable {
-  readonly url: string;
-  readonly ended: Promise<{ exit: number | null; message: string | undefined; log: string }>;
-}
-
-async function pod(more: Record<string, string> = {}, ca = at('ca.pem')): Promise<Pod> {
-  const port = await freePort();
-  const env = {
-    PATH: process.env.PATH ?? '',
-    DISKFERRY_ROOT: root(''),
-    TLS_KEY_FILE: server.key,
-    TLS_CERT_FILE: server.certificate,
-    CLIENT_CERT_FILE: at('ca.pem'),
-    CLIENT_NAME: NAME,
-    FILESYSTEM_OVERHEAD: '0.06',
-    UPLOAD_IMAGE_SIZE: String(CLAIM),
-    PREALLOCATION: 'false',
-    TLS_MIN_VERSION: 'VersionTLS12',
-    LISTEN_ADDRESS: '127.0.0.1',
-    LISTEN_PORT: String(port),
-    ...more,
-  };
-  const child = spawn(process.execPath, [PROGRAM, '-v=3'], { env, stdio: ['ignore', 'ignore', 'pipe'] });
-  let log = '';
-  child.stderr.on('data', (text: Buffer) => (log += text.toString()));
-  const ended = new Promise<Awaited<Pod['ended']>>((resolve) => {
-    child.once('close', async (exit) => {
-      const message = await readFile(root('dev/termination-log'), 'utf8').catch(() => undefined);
-      resolve({ exit, message, log });
-    });
-  });
-  const url = `${env.TLS_KEY_FILE === '' ? 'http' : 'https'}://127.0.0.1:${port}`;
-  for (let tries = 0; tries < 200 && child.exitCode === null; tries += 1) {
-    const { status } = await curl(['--cacert', ca, `${url}/healthz`]);
-    if (status === 200) break;
-    await sleep(50);
-  }
-  return {
-    url,
-    ended,
-    async [Symbol.asyncDispose]() {
-      child.kill('SIGKILL');
-      await ended;
-    },
-  };
-}
+const pod = (more: Record<string, string> = {}, ca = at('ca.pem')): Promise<Pod> =>
+  uploadPod({ root: root(''), server, clients: at('ca.pem'), ca, client: NAME, claim: CLAIM }, more);
 
 const as = (pair: Pair): string[] => ['--cacert', at('ca.pem'), '--cert', pair.certificate, '--key', pair.key];
 const post = (url: string, file: string, ...more: string[]): Promise<Answer> =>
@@ -252,6 +205,7 @@ test('certificates are taken up when their files change, those of both authoriti
     at('first.pem'),
   );
   const [old, fresh] = [await clientOf(first, 'old'), await clientOf(second, 'fresh')];
+  // What is never taken shows who may ask, and leaves the pod free.
   const asked = async (ca: string, pair: readonly string[]): Promise<number> =>
     (
       await curl([
@@ -261,16 +215,16 @@ test('certificates are taken up when their files change, those of both authoriti
         '-X',
         'POST',
         '-H',
-        'x-cdi-content-type: none',
+        'x-cdi-content-type: blockdevice-clone',
         '-d',
         '',
-        `${running.url}/v1beta1/upload`,
+        `${running.url}/v1beta1/upload-async`,
       ])
     ).status;
-  expect([await asked('first.pem', old), await asked('first.pem', fresh)]).toEqual([415, 401]);
+  expect([await asked('first.pem', old), await asked('first.pem', fresh)]).toEqual([500, 401]);
   await put(second, [second.certificate, first.certificate]);
-  for (let tries = 0; tries < 60 && (await asked('second.pem', fresh)) !== 415; tries += 1) await sleep(250);
-  expect([await asked('second.pem', fresh), await asked('second.pem', old)]).toEqual([415, 415]);
+  for (let tries = 0; tries < 60 && (await asked('second.pem', fresh)) !== 500; tries += 1) await sleep(250);
+  expect([await asked('second.pem', fresh), await asked('second.pem', old)]).toEqual([500, 500]);
 }, 60_000);
 
 test('a deadline ends it; a stop is no success; a wrong environment is named', async () => {

@@ -3,6 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use diskferry_engine::archives::Pick;
+use diskferry_engine::codecs::Kind;
 use diskferry_engine::formats::Named;
 use diskferry_engine::sniff::{self, Told};
 use napi::bindgen_prelude::Uint8ArraySlice;
@@ -13,7 +14,7 @@ use crate::limits::{LimitsInit, limits};
 use crate::offset::whole;
 
 /// Which member of an archive is the disk: at a path, the only file of a directory, or the disk of a name or number;
-/// none = the only disk. And the format of the image, where it is known.
+/// none = the only disk. And the format of the image and the codecs around it, outermost first, where they are known.
 #[napi(object)]
 #[derive(Clone, Default)]
 pub struct ToldInit {
@@ -21,11 +22,18 @@ pub struct ToldInit {
     pub directory: Option<String>,
     pub disk: Option<String>,
     pub format: Option<String>,
+    pub codecs: Option<Vec<String>>,
 }
 
-/// BAD_SPEC when there is no such format.
+/// BAD_SPEC when there is no such codec.
+pub fn kinds(names: Vec<String>) -> napi::Result<Vec<Kind>> {
+    let kind = |name: String| Kind::from_name(&name).ok_or_else(|| bad(format!("there is no codec {name}")));
+    names.into_iter().map(kind).collect()
+}
+
+/// BAD_SPEC when there is no such format or codec.
 pub fn told(init: Option<ToldInit>) -> napi::Result<Told> {
-    let ToldInit { path, directory, disk, format } = init.unwrap_or_default();
+    let ToldInit { path, directory, disk, format, codecs } = init.unwrap_or_default();
     let pick = match (path, directory, disk) {
         (Some(path), ..) => Pick::Path(path),
         (None, Some(directory), _) => Pick::Directory(directory),
@@ -33,7 +41,7 @@ pub fn told(init: Option<ToldInit>) -> napi::Result<Told> {
         (None, None, None) => Pick::Only,
     };
     let named = |name: String| Named::parse(&name).ok_or_else(|| bad(format!("there is no format {name}")));
-    Ok(Told { pick, format: format.map(named).transpose()? })
+    Ok(Told { pick, format: format.map(named).transpose()?, codecs: codecs.map(kinds).transpose()? })
 }
 
 #[napi(object)]

@@ -14,6 +14,7 @@ use crate::intake::Intake;
 use crate::limits::{LimitsInit, limits};
 use crate::offset::whole;
 use crate::promise::settle;
+use crate::sniff::kinds;
 
 #[napi(object)]
 pub struct UnpackingInit {
@@ -21,6 +22,8 @@ pub struct UnpackingInit {
     pub replace: bool,
     pub source_length: Option<f64>,
     pub digest: Option<String>,
+    /// Outermost first; none = they are found out.
+    pub codecs: Option<Vec<String>>,
     pub limits: LimitsInit,
 }
 
@@ -47,6 +50,7 @@ pub fn start_unpacking(env: &Env, init: UnpackingInit) -> napi::Result<Object<'s
         replace: init.replace,
         source_length: init.source_length.map(whole).transpose()?,
         digest: init.digest.map(|text| SourceDigest::parse(&text)).transpose().map_err(|e| thrown(&e))?,
+        codecs: init.codecs.map(kinds).transpose()?,
         limits: limits(&init.limits)?,
     };
     settle(env, "start", move || {

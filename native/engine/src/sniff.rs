@@ -22,6 +22,23 @@ pub struct Told {
     pub pick: Pick,
     /// The format of the image: nothing else is accepted then.
     pub format: Option<Named>,
+    /// What is around the image, outermost first: what comes out of the last is the image, whatever it begins with.
+    pub codecs: Option<Vec<Kind>>,
+}
+
+impl Told {
+    /// The layer inside of `found`: the one that is told, or the one that `inner` begins with.
+    fn layer(&self, found: &[Kind], inner: &[u8]) -> Option<Kind> {
+        match &self.codecs {
+            Some(codecs) => codecs.get(found.len()).copied(),
+            None => Kind::detect(inner),
+        }
+    }
+
+    /// Nothing of what lies inside of `found` has to be seen.
+    fn is_all(&self, found: &[Kind]) -> bool {
+        self.codecs.as_deref() == Some(found) && matches!(self.format, Some(Named::Raw))
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -221,7 +238,7 @@ fn descend(
     reach: usize,
     limits: &Limits,
 ) -> Result<()> {
-    while let Some(kind) = Kind::detect(&inner) {
+    while let Some(kind) = s.told.layer(&s.codecs, &inner) {
         if s.codecs.len() == LAYERS {
             return Err(refuse(Code::Unsupported, format!("the source is compressed more than {LAYERS} times")));
         }
@@ -236,7 +253,10 @@ fn descend(
             decompress(kind, &inner, whole && outermost, reach, limits)?
         };
         if s.unseen {
-            return Ok(());
+            if !s.told.is_all(&s.codecs) {
+                return Ok(());
+            }
+            s.unseen = false;
         }
     }
     if let (Pick::Disk(wanted), false) = (&s.told.pick, s.codecs.iter().any(|kind| kind.is_archive())) {

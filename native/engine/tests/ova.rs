@@ -132,7 +132,7 @@ fn of_several_disks_one_is_named() {
         assert!(error.message.contains("it has 1 system.vmdk"), "{error}");
     }
     // The head alone says so, before anything is written.
-    let told = Told { pick: Pick::Only, format: None };
+    let told = Told::default();
     let refusal = sniff_told(&told, &archive, None, &Limits::default()).refusal.unwrap();
     assert!(refusal.message.contains("name one with --disk"), "{refusal}");
     let missing = refused(&disk("2"), &home.tar(&["vm.ovf", "system.vmdk"]));

@@ -18,7 +18,14 @@ fn run(directory: &Path, program: &str, args: &[&str]) -> Vec<u8> {
 }
 
 fn options(target: &Path) -> Options {
-    Options { target: target.to_owned(), replace: false, source_length: None, digest: None, limits: Limits::default() }
+    Options {
+        target: target.to_owned(),
+        replace: false,
+        source_length: None,
+        digest: None,
+        codecs: None,
+        limits: Limits::default(),
+    }
 }
 
 /// Pushes `source` in pieces; with `stop` only so many bytes, then it is dropped.

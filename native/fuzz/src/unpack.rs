@@ -80,7 +80,8 @@ fn walk(root: &Path, at: &Path) {
 
 fn run(target: &Path, input: &[u8]) -> Result<Unpacked> {
     let limits = Limits { workers: 1, ..LIMITS.clone() };
-    let options = Options { target: target.to_owned(), replace: false, source_length: None, digest: None, limits };
+    let options =
+        Options { target: target.to_owned(), replace: false, source_length: None, digest: None, codecs: None, limits };
     let unpacking = Unpacking::start(options)?;
     let mut random = Random::of(input);
     let pieces = random.pieces(input, PIECE);

@@ -23,9 +23,10 @@ try {
   const outcome = await Promise.race([server.outcome, stopped]);
   if (outcome === 'stopped') process.exitCode = 1;
   else {
-    const done = { preallocationApplied: settings.preallocate, message: 'Upload Complete' };
+    const message = outcome === 'cloned' ? 'Clone Complete' : 'Upload Complete';
+    const done = { preallocationApplied: settings.preallocate, message };
     const late = { deadlinePassed: true, message: 'Deadline Passed' };
-    await writeFile(TERMINATION, JSON.stringify(outcome === 'complete' ? done : late), { mode: 0o600 });
+    await writeFile(TERMINATION, JSON.stringify(outcome === 'deadline' ? late : done), { mode: 0o600 });
   }
 } catch (error) {
   const message = error instanceof Error ? error.message : String(error);

@@ -20,8 +20,9 @@ import { certificatesIn, followCertificates } from '../certificates.ts';
 import { holdBack, letSend } from '../continue.ts';
 import { dismiss, isUnread } from '../dismiss.ts';
 import { Counted, logged } from '../log.ts';
-import { Pipe } from '../pipe.ts';
+import { type Content, Pipe } from '../pipe.ts';
 import { Upload } from '../upload.ts';
+import { cloneOf } from './clone.ts';
 import type { Settings } from './settings.ts';
 
 /** Milliseconds of silence after which a body is given up, and for the header of a request. */
@@ -33,8 +34,8 @@ const MODE = 0o660;
 /** Paths of CDI's upload server: `v1alpha1` is an older name of the same. */
 const PATH = /^\/(?:v1beta1|v1alpha1)\/upload(-async|-archive|-form|-form-async)?$/;
 
-/** What became of the volume: an upload is in it, or nobody came in time. */
-export type Outcome = 'complete' | 'deadline';
+/** What became of the volume: an upload or a clone is in it, or nobody came in time. */
+export type Outcome = 'uploaded' | 'cloned' | 'deadline';
 
 export interface PodServer extends AsyncDisposable {
   readonly port: number;
@@ -73,25 +74,32 @@ export async function servePod(settings: Settings, scratch: string | undefined, 
     if (!admitted(request, settings)) return refuse(401, 'DENIED');
     if (state === 'taken') return refuse(503, 'BUSY');
     if (state === 'done') return refuse(409, 'CHANGED');
-    if (request.headers['x-cdi-content-type'] !== undefined) {
-      return refuse(415, 'UNSUPPORTED', 'a clone is not taken by this server: send the image of the disk');
+    const clone = cloneOf(request.headers['x-cdi-content-type'], settings.claim === undefined);
+    if (clone && way.endsWith('-async')) {
+      return refuse(500, 'UNSUPPORTED', 'Saving stream failed: async clone not supported');
     }
     state = 'taken';
     try {
       letSend(request, response);
       const body = way.startsWith('-form') ? await firstPart(request) : request;
       const length = body === request ? lengthOf(request) : undefined;
-      await (way === '-archive' ? archive(body, length) : disk(body, length, request));
+      const { of, content } = clone ?? { of: way === '-archive' ? 'files' : 'disk' };
+      await (of === 'files' ? archive(body, length, content) : disk(body, length, request, content));
       state = 'done';
       log.info('the volume is whole');
       say(request, response, 200, '');
-      response.once('close', () => finish('complete'));
+      response.once('close', () => finish(clone ? 'cloned' : 'uploaded'));
     } finally {
       if (state === 'taken') state = 'free';
     }
   };
 
-  const disk = async (body: Readable, length: number | undefined, { headers }: IncomingMessage): Promise<void> => {
+  const disk = async (
+    body: Readable,
+    length: number | undefined,
+    { headers }: IncomingMessage,
+    content: Content | undefined,
+  ): Promise<void> => {
     const { destination, claim, preallocate, journalKey } = settings;
     const filling = new Filling('volume', destination, scratch === undefined ? {} : { spill: scratch }, undefined, {
       publish: async () => {
@@ -108,7 +116,9 @@ export async function servePod(settings: Settings, scratch: string | undefined, 
       stall: STALL,
       journalKey,
       preallocate,
-      ...(claim === undefined ? {} : { claim }),
+      // A clone is as long as what it is one of.
+      ...(claim === undefined || content ? {} : { claim }),
+      ...(content === undefined ? {} : { content }),
     });
     try {
       if (!(await upload.take(body))) throw upload.failure ?? gone();
@@ -119,12 +129,12 @@ export async function servePod(settings: Settings, scratch: string | undefined, 
     }
   };
 
-  const archive = async (body: Readable, length: number | undefined): Promise<void> => {
+  const archive = async (body: Readable, length: number | undefined, content: Content | undefined): Promise<void> => {
     if (settings.claim === undefined) {
       const message = 'an archive is unpacked into a file system: the volume mode of the claim is Block';
       throw new FerryError(message, { code: 'UNSUPPORTED', stage: 'target' });
     }
-    const pipe = new Pipe('upload of an archive', length);
+    const pipe = new Pipe('upload of an archive', length, undefined, content);
     pipe.admit();
     const unpacking = unpack(
       {

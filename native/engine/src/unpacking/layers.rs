@@ -2,6 +2,7 @@
 
 use crate::archives::Pick;
 use crate::archives::entry::{self, BLOCK};
+use crate::archives::tar;
 use crate::codecs::{Codec, Kind, Restart, Sink};
 use crate::error::{Code, Error, Result, Stage};
 use crate::limits::Limits;
@@ -14,6 +15,8 @@ const DEEPEST: usize = 3;
 /// Takes the bytes of a layer, from its first.
 pub struct Layers {
     depth: usize,
+    /// Those around the archive, where they are known; else each begins with its magic.
+    told: Option<Vec<Kind>>,
     limits: Limits,
     state: State,
 }
@@ -30,8 +33,13 @@ enum State {
 }
 
 impl Layers {
-    pub fn new(limits: &Limits) -> Self {
-        Self { depth: 0, limits: limits.clone(), state: State::Unknown(Vec::with_capacity(BLOCK)) }
+    pub fn new(limits: &Limits, told: Option<&[Kind]>) -> Self {
+        Self {
+            depth: 0,
+            told: told.map(<[Kind]>::to_vec),
+            limits: limits.clone(),
+            state: State::Unknown(Vec::with_capacity(BLOCK)),
+        }
     }
 
     /// Names of the codecs that were found, the outermost first.
@@ -79,20 +87,24 @@ impl Layers {
     /// Decides by the first block, or by all there is of it, and passes it on.
     fn know(&mut self, to: &mut Walk) -> Result<()> {
         let State::Unknown(head) = std::mem::replace(&mut self.state, State::Archive) else { return Ok(()) };
-        match Kind::detect(&head) {
-            Some(kind) if kind != Kind::Tar => {
+        let kind = match &self.told {
+            Some(told) => told.get(self.depth).copied(),
+            None => Kind::detect(&head).filter(|&kind| kind != Kind::Tar),
+        };
+        match kind {
+            Some(kind) => {
                 if self.depth == DEEPEST {
                     let what = format!("the archive is compressed more than {DEEPEST} times over");
                     return Err(Error::new(Code::Unsupported, Stage::Decode, what));
                 }
                 kind.memory(&head, &self.limits)?;
                 let codec = kind.open_picking(&Pick::Only, &self.limits, None)?;
-                let inner = Box::new(Self { depth: self.depth + 1, ..Self::new(&self.limits) });
+                let inner = Box::new(Self { depth: self.depth + 1, ..Self::new(&self.limits, self.told.as_deref()) });
                 self.state = State::Packed { codec, inner, kind };
             }
             // Older forms have no magic, but a checksum.
-            found if found.is_some() || head.first_chunk().is_some_and(is_a_header) => {}
-            _ => {
+            None if tar::detect(&head) || head.first_chunk().is_some_and(is_a_header) => {}
+            None => {
                 let what = "this is no tar archive, nor one in gzip, zstd, xz, lz4, bzip2 or snappy: a disk image is imported without --archive";
                 return Err(Error::new(Code::Unsupported, Stage::Decode, what));
             }

@@ -16,6 +16,7 @@ use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
+use crate::codecs::Kind;
 use crate::conversion::hasher::{Beside, Feed, Hasher};
 use crate::conversion::input::Taken;
 use crate::conversion::shared::Counters;
@@ -38,6 +39,8 @@ pub struct Options {
     pub replace: bool,
     pub source_length: Option<u64>,
     pub digest: Option<SourceDigest>,
+    /// What is around the archive, outermost first; else it is found out.
+    pub codecs: Option<Vec<Kind>>,
     pub limits: Limits,
 }
 
@@ -148,7 +151,7 @@ impl Drop for Unpacking {
 
 fn run(intake: &Intake, feed: &Sender<Feed>, mut walk: Walk, options: &Options) -> Result<Walked> {
     let counters = &intake.shared.counters;
-    let mut layers = Layers::new(&options.limits);
+    let mut layers = Layers::new(&options.limits, options.codecs.as_deref());
     intake.input.begin_round();
     intake.requests.rest(0);
     intake.shared.wake();
