@@ -16,8 +16,8 @@ export class Assembly {
   received = 0;
   readonly #filling: Filling;
   readonly #patch: Patch;
-  /** Resolved when it is said to be whole, rejected when it will not be. */
-  readonly #whole: PromiseWithResolvers<void>;
+  /** Resolved when it is said to be whole, with the disk digest that it must have; rejected when it will not be. */
+  readonly #whole: PromiseWithResolvers<string | undefined>;
   readonly #made: Promise<Made>;
   /** Requests that write; undefined once it is said to be whole: then nobody may any more, since it is read for its digest. */
   #writers: number | undefined = 0;
@@ -26,7 +26,7 @@ export class Assembly {
     filling: Filling,
     size: number,
     patch: Patch,
-    whole: PromiseWithResolvers<void>,
+    whole: PromiseWithResolvers<string | undefined>,
     made: Promise<Made>,
   ) {
     this.volume = filling.name;
@@ -42,7 +42,7 @@ export class Assembly {
   static async begin(filling: Filling, size: number, stateDirectory: string): Promise<Assembly> {
     // What is unfinished cannot be gone on with: nobody but its sender knows what was written.
     filling.lost = true;
-    const whole = Promise.withResolvers<void>();
+    const whole = Promise.withResolvers<string | undefined>();
     const begun = Promise.withResolvers<Patch>();
     const made = filling.fill(async (signal) => {
       const target = await native().openTarget({ path: filling.path, key: await hostKey(stateDirectory) });
@@ -52,8 +52,10 @@ export class Assembly {
         begun.resolve(patch);
         signal.addEventListener('abort', () => whole.reject(signal.reason), { once: true });
         try {
-          await whole.promise;
-          return { diskDigest: await patch.finish(), virtualSize: size };
+          const expected = await whole.promise;
+          const diskDigest = await patch.finish();
+          if (expected !== undefined && expected !== diskDigest) throw otherwise(diskDigest, expected);
+          return { diskDigest, virtualSize: size };
         } finally {
           patch.abort();
         }
@@ -103,11 +105,14 @@ export class Assembly {
     this.#filling.written += bytes.length;
   }
 
-  /** All was written: the volume is whole when this resolves. May be called again. BUSY while requests write. */
-  async finish(): Promise<Made> {
+  /**
+   * All was written: the volume is whole when this resolves, and the disk of this digest where one is told. May be called again.
+   * BUSY while requests write; DIGEST_MISMATCH, and then nothing is left of it.
+   */
+  async finish(expected?: string): Promise<Made> {
     if (this.#writers) throw busy(`${this.#writers} requests are writing into it: finalize it when all are answered`);
     this.#writers = undefined;
-    this.#whole.resolve();
+    this.#whole.resolve(expected);
     return await this.#made;
   }
 
@@ -120,6 +125,11 @@ export class Assembly {
     this.#whole.reject(new FerryError(why, { code: 'ABORTED', stage: 'source' }));
     await this.over();
   }
+}
+
+function otherwise(digest: string, expected: string): FerryError {
+  const message = `what was written is the disk ${digest}, ${expected} was demanded: it was made no volume, send it again`;
+  return new FerryError(message, { code: 'DIGEST_MISMATCH', stage: 'verify' });
 }
 
 function busy(message: string): FerryError {

@@ -1,6 +1,6 @@
 // Volumes that are written in ranges: ovirt-imageio's client, unmodified, and what it does not do.
 import { execFile } from 'node:child_process';
-import { readFile, writeFile } from 'node:fs/promises';
+import { readdir, readFile, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
@@ -179,4 +179,22 @@ test('is not finished while somebody writes, nor written when it is finished; a 
   const { image: one } = JSON.parse(first.body) as { image: string };
   expect((await curl(['-X', 'DELETE', short.url + one])).status).toBe(204);
   expect((await many(8)).status).toBe(201);
+});
+
+test('a disk that is not the one that was demanded is no volume, and nothing is left of it', async () => {
+  const size = MiB;
+  const image = `${server.url}${await begun('demanded', size)}`;
+  await writeFile(at('piece'), Buffer.alloc(size, 7));
+  expect((await curl(['-X', 'PUT', '--data-binary', `@${at('piece')}`, image])).status).toBe(200);
+  const answer = await curl(['-X', 'POST', `${image}/finalize?digest=dd1:${'0'.repeat(64)}`]);
+  expect([answer.status, JSON.parse(answer.body)]).toMatchObject([422, { error: { code: 'DIGEST_MISMATCH' } }]);
+  expect(await server.volume('demanded')).toMatchObject({ state: 'failed' });
+  expect(await readdir(at('data'))).not.toContain('demanded.img');
+  expect(await readdir(at('data/.diskferry/incoming'))).not.toContain('demanded.img');
+
+  const again = `${server.url}${await begun('demanded', size)}`;
+  expect((await curl(['-X', 'PUT', '--data-binary', `@${at('piece')}`, again])).status).toBe(200);
+  const { stdout } = await program.run(['verify', at('piece'), '--json']);
+  const { diskDigest } = JSON.parse(stdout) as { diskDigest: string };
+  expect((await curl(['-X', 'POST', `${again}/finalize?digest=${diskDigest}`])).status).toBe(200);
 });

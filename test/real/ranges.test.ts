@@ -62,17 +62,16 @@ async function killed(args: readonly string[], bytes: number): Promise<void> {
   await running.ended;
 }
 
-test('a sparse disk over four connections that are all cut, and a byte that is changed on its way', async () => {
+test('a sparse disk over four connections that are all cut', async () => {
   const size = 100 * 1024 * MiB + 512;
   await pattern(at('sparse'), size, [
     [4096, 30 * MiB],
     [70_000 * MiB, 20 * MiB],
     [size - 512, 512],
   ]);
-  proxy.faults = { cutSent: 5 * MiB, corruptSent: 33 * MiB };
+  proxy.faults = { cutSent: 5 * MiB };
   const accepted = proxy.accepted;
   const report = await upload([at('sparse'), `${proxy.url}/volumes/sparse`, '--connections', '4', '-v']);
-  expect(report.said).toContain('not what their digest says');
   expect(report.retries).toBeGreaterThan(4);
   expect(proxy.accepted - accepted).toBeGreaterThan(8);
   expect(report.sent).toBeLessThan(51 * MiB);
@@ -80,6 +79,14 @@ test('a sparse disk over four connections that are all cut, and a byte that is c
   expect(await server.volume('sparse')).toMatchObject({ state: 'ready', size, diskDigest: report.diskDigest });
   await run('qemu-img', 'qemu-utils', ['compare', '-f', 'raw', '-F', 'raw', at('sparse'), file('sparse')]);
 }, 60_000);
+
+test('a byte that is changed on its way is sent again', async () => {
+  await pattern(at('changed'), 64 * MiB, [[0, 40 * MiB]]);
+  proxy.faults = { corruptSent: 21 * MiB };
+  const report = await upload([at('changed'), `${proxy.url}/volumes/changed`, '--connections', '4', '-v']);
+  expect([report.said, report.retries]).toEqual([expect.stringContaining('not what their digest says'), 1]);
+  expect(await difference(at('changed'), file('changed'))).toBeUndefined();
+});
 
 test('a disk of zeros alone', async () => {
   await pattern(at('nothing'), 64 * MiB, []);
@@ -141,7 +148,7 @@ test('an answer that is lost when the disk is whole', async () => {
   const relay = createServer((wanted, answer) => {
     const { method, headers, url } = wanted;
     const passed = request({ host: '127.0.0.1', port, method, headers, path: url }, (from) => {
-      if (url?.endsWith('/finalize') && lost === 0) {
+      if (url?.includes('/finalize') && lost === 0) {
         lost += 1;
         from.resume().on('end', () => wanted.socket.destroy());
         return;

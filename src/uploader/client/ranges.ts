@@ -244,7 +244,8 @@ class Writing {
   /** Makes it the volume, which must be the disk of this digest. */
   async finish(digest: string): Promise<Made> {
     const { url } = this.#line.options;
-    const finalize = new URL(`${this.#place.pathname}/finalize`, this.#place);
+    // The server compares it too, before it makes a volume of what came.
+    const finalize = new URL(`${this.#place.pathname}/finalize?digest=${digest}`, this.#place);
     return await this.#line.persistently(async () => {
       const answer = await this.#line.ask('POST', finalize, { length: 0, worked: true });
       if (answer.status < 300) return compared(parsed(answer.body) as Made, digest);

@@ -24,7 +24,7 @@ interface Named {
 
 interface Known {
   readonly Params: { readonly id: string };
-  readonly Querystring: { readonly context?: string; readonly flush?: string };
+  readonly Querystring: { readonly context?: string; readonly flush?: string; readonly digest?: string };
 }
 
 const BEGIN = {
@@ -132,10 +132,21 @@ export const images: FastifyPluginAsync<Service> = async (app, service) => {
 
   app.post<Known>(
     '/images/:id/finalize',
-    { config: { open: true }, schema: { summary: 'All was written: makes the volume, and answers its digest' } },
-    async ({ params }) => {
+    {
+      config: { open: true },
+      schema: {
+        summary:
+          'All was written: makes the volume, if it is the disk of this digest where one is told, and answers its digest',
+        querystring: {
+          type: 'object',
+          properties: { digest: { type: 'string', pattern: '^dd1:[0-9a-f]{64}$' } },
+          additionalProperties: false,
+        },
+      },
+    },
+    async ({ params, query }) => {
       const assembly = find(params.id);
-      const { diskDigest, virtualSize } = await assembly.finish();
+      const { diskDigest, virtualSize } = await assembly.finish(query.digest);
       return { name: assembly.volume, state: 'ready', size: virtualSize, diskDigest };
     },
   );
