@@ -40,11 +40,13 @@ export class Filling {
   readonly #stop = new AbortController();
   #seen: Snapshot | undefined;
   #running: Promise<unknown> | undefined;
+  /** The volume is another's then: who has waited for a turn meanwhile comes too late. */
+  #over = false;
   /** Nobody will go on with it when it ends otherwise. */
   lost = false;
   /** Who wants to know how far it is. */
   watch: (snapshot: Snapshot) => void = () => undefined;
-  /** Who wants to know that it is over: whole, or why not; undefined where nothing was begun. May be told again. */
+  /** Who wants to know that it is over: whole, or why not; undefined where nothing was begun. */
   over: (end: 'whole' | FerryError | undefined) => void = () => undefined;
   /** Bytes that this process wrote into it. */
   written = 0;
@@ -82,7 +84,7 @@ export class Filling {
 
   /** Whatever makes a whole disk of the file. To be called once; `watch` is not told of it. */
   fill<T extends Made>(work: (signal: AbortSignal) => Promise<T>): Promise<T> {
-    const running = this.#fill(work);
+    const running = this.#over ? Promise.reject(this.#gone()) : this.#fill(work);
     running.catch(() => undefined); // told to who asked
     this.#running = running;
     return running;
@@ -125,7 +127,14 @@ export class Filling {
     }
   }
 
+  #gone(): Error {
+    const error = new FerryError('the volume was given up', { code: 'ABORTED', stage: 'target' });
+    return (this.#stop.signal.reason as Error | undefined) ?? error;
+  }
+
   #end(end: 'whole' | FerryError | undefined): void {
+    if (this.#over) return;
+    this.#over = true;
     this.#ends.over();
     this.over(end);
   }

@@ -63,3 +63,24 @@ test('a memory that is too small for so many transfers is named', async () => {
   const { code, stderr } = await program.run(['serve', '--data', at('never'), '--open', '--memory', '200Mi']);
   expect([code, stderr]).toEqual([2, expect.stringContaining('8 transfers at once need 520093696 bytes')]);
 });
+
+test('an import that waits for its turn and is deleted leaves the volume to the next', async () => {
+  const flags = ['--open', '--transfers', '1', '--allow-address', '127.0.0.0/8'];
+  await using server = await Served.start(program, at('turns'), flags);
+  const to = (path: string): string => `${server.url}/volumes/${path}`;
+  const first = curl(['-T', at('raw'), '--limit-rate', '6M', to('first')]);
+  await sleep(1000);
+  const waiting = await curl(['-d', JSON.stringify({ url: 'http://127.0.0.1:1/none' }), to('next/import')]);
+  expect(waiting.status, waiting.body).toBe(202);
+  expect((await curl(['-X', 'DELETE', to('next')])).status).toBe(204);
+  const begun = await curl(['-X', 'POST', to(`next/images?size=${SIZE}`)]);
+  const { image } = JSON.parse(begun.body) as { image: string };
+  const put = ['-X', 'PUT', '-H', 'Content-Range: bytes 0-/*', '-T', at('raw')];
+  expect((await curl([...put, server.url + image])).status).toBe(200);
+  expect((await first).status).toBe(201);
+  // The import has had its turn.
+  await sleep(500);
+  expect((await curl(['-T', at('raw'), to('next')])).status).toBe(409);
+  expect((await curl(['-X', 'POST', `${server.url}${image}/finalize`])).status).toBe(200);
+  expect(await difference(at('raw'), at('turns/next.img'), SIZE)).toBeUndefined();
+}, 60_000);

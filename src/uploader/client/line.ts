@@ -5,6 +5,7 @@ import type { Log } from '../../dataplane/context.ts';
 import { FerryError } from '../../dataplane/errors.ts';
 import { Connections } from '../../dataplane/http/connection.ts';
 import { transportFailure } from '../../dataplane/http/failures.ts';
+import { Pace } from '../../dataplane/pace.ts';
 import type { Answered } from './answers.ts';
 
 /** Milliseconds between two tries: doubled each time, up to the second. */
@@ -49,13 +50,13 @@ export class Line implements AsyncDisposable {
   /** How far all of it is, in any unit that grows: what is tried again has patience since it last grew. */
   reached = 0;
   retries = 0;
-  /** When the next byte may leave at the rate, on the clock of performance.now(). */
-  #free = 0;
+  readonly #pace: Pace | undefined;
 
   constructor(options: LineOptions, signal: AbortSignal) {
     this.options = options;
     this.signal = signal;
     this.#connections = new Connections(options.ca, options.environment);
+    this.#pace = options.rate === undefined ? undefined : new Pace(options.rate);
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -128,13 +129,9 @@ export class Line implements AsyncDisposable {
   }
 
   async *#paced(bytes: AsyncIterable<Uint8Array>, stop: AbortSignal): AsyncIterable<Uint8Array> {
-    const { rate } = this.options;
     for await (const chunk of bytes) {
       yield chunk;
-      if (rate === undefined) continue;
-      this.#free = Math.max(this.#free, performance.now()) + (chunk.length / rate) * 1000;
-      const early = this.#free - performance.now();
-      if (early > 1) await sleep(early, undefined, { signal: stop });
+      await this.#pace?.pass(chunk.length, stop);
     }
   }
 }
