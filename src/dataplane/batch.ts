@@ -3,7 +3,7 @@ import { received } from './memory.ts';
 /** Bytes that one batch holds when the source is fast: one await a chunk would cost a third of the speed. */
 export const BATCH = 512 * 1024;
 /** One batch being handed over and one being gathered. */
-export const FULL = 2 * BATCH;
+const FULL = 2 * BATCH;
 /** Milliseconds after which a smaller batch is handed over, so that a slow source is seen to move. */
 const LINGER = 20;
 
@@ -25,11 +25,18 @@ export class Batcher {
   #error: { readonly reason: unknown } | undefined;
   #waiter: Waiter | undefined;
   #timer: NodeJS.Timeout | undefined;
-  /** Bytes at which the producer is asked to pause. */
-  full = FULL;
+  /** The producer pauses while nobody waits for what comes: nothing is read ahead. */
+  #onDemand: boolean;
 
-  constructor(resume: () => void) {
+  constructor(resume: () => void, onDemand = false) {
     this.#resume = resume;
+    this.#onDemand = onDemand;
+  }
+
+  /** From now on the producer may be ahead by as much as is gathered. */
+  readAhead(): void {
+    this.#onDemand = false;
+    this.#goOn();
   }
 
   /** False = enough for now. */
@@ -38,10 +45,10 @@ export class Batcher {
     this.#chunks.push(chunk);
     this.#bytes += chunk.length;
     if (this.#waiter) {
-      if (this.#bytes >= Math.min(BATCH, this.full)) this.#deliver();
+      if (this.#onDemand || this.#bytes >= BATCH) this.#deliver();
       else this.#timer ??= setTimeout(() => this.#deliver(), LINGER);
     }
-    this.#paused = this.#bytes >= this.full;
+    this.#paused = this.#onDemand || this.#bytes >= FULL;
     return !this.#paused;
   }
 
@@ -61,8 +68,10 @@ export class Batcher {
   next(): Promise<readonly Uint8Array[] | undefined> {
     return new Promise((resolve, reject) => {
       this.#waiter = { resolve, reject };
-      if (this.#bytes >= Math.min(BATCH, this.full) || this.#ended || this.#error) this.#deliver();
+      const some = this.#onDemand ? this.#bytes > 0 : this.#bytes >= BATCH;
+      if (some || this.#ended || this.#error) this.#deliver();
       else if (this.#bytes > 0) this.#timer ??= setTimeout(() => this.#deliver(), LINGER);
+      this.#goOn();
     });
   }
 
@@ -83,9 +92,13 @@ export class Batcher {
     if (batch.length > 0) waiter.resolve(batch);
     else if (this.#error) waiter.reject(this.#error.reason);
     else waiter.resolve(undefined);
-    if (this.#paused) {
-      this.#paused = false;
-      this.#resume();
-    }
+    this.#goOn();
+  }
+
+  #goOn(): void {
+    const room = this.#onDemand ? this.#waiter !== undefined : this.#bytes < FULL;
+    if (!this.#paused || !room) return;
+    this.#paused = false;
+    this.#resume();
   }
 }

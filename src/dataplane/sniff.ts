@@ -31,9 +31,9 @@ export interface Found {
 
 /**
  * Bytes that say enough of most images. Of a source that can be read once no more is taken at first: who sends it should not
- * send much of what is then refused.
+ * send much of what is then refused. Less than one read of a socket (64 KiB: libuv, uv__alloc_cb), which has a header in it.
  */
-const FIRST = 64 * 1024;
+const FIRST = 48 * 1024;
 
 /** What the head of a source says; more of it is looked at where its format wants that. */
 export async function look(source: HeadSource, limits: Limits, told: Told, signal: AbortSignal): Promise<Found> {

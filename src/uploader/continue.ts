@@ -1,5 +1,11 @@
 import type { IncomingMessage, RequestListener, Server, ServerResponse } from 'node:http';
 
+/**
+ * Bytes of a body that are read while nobody takes it, beyond which reading stops: less than what is read at once (64 KiB, libuv),
+ * so one read alone waits where it is not known yet whether the image can be taken.
+ */
+export const AHEAD = 32 * 1024;
+
 const waiting = new WeakSet<IncomingMessage>();
 
 /**

@@ -1,5 +1,5 @@
 import type { Readable } from 'node:stream';
-import { Batcher, FULL } from '../dataplane/batch.ts';
+import { Batcher } from '../dataplane/batch.ts';
 import { FerryError } from '../dataplane/errors.ts';
 import type { ByteStream, Source, SourceFacts } from '../dataplane/source.ts';
 
@@ -12,9 +12,6 @@ export interface Before {
 /** What a protocol says of all that is sent by it. */
 export type Content = Pick<SourceFacts, 'format' | 'codecs' | 'disk'>;
 
-/** Bytes after which a sender waits until it is known that the image can be taken: each chunk is looked at alone. */
-const CAUTIOUS = 1;
-
 /**
  * What somebody sends, as a source: in order and once, by one body or several, one after the other. Its sender is held back
  * where the disk is slower.
@@ -23,7 +20,7 @@ export class Pipe implements Source {
   readonly name: string;
   readonly facts: SourceFacts;
   readonly details = { resumable: 'by who sends it' };
-  readonly #batcher = new Batcher(() => this.#body?.resume());
+  readonly #batcher = new Batcher(() => this.#body?.resume(), true);
   readonly #length: number | undefined;
   readonly #before: Before | undefined;
   #body: Readable | undefined;
@@ -37,7 +34,6 @@ export class Pipe implements Source {
     this.#before = before;
     this.#taken = before?.offset ?? 0;
     this.facts = { ranges: false, ...content, ...(length === undefined ? {} : { length }) };
-    this.#batcher.full = CAUTIOUS;
   }
 
   /** Bytes that were taken of all bodies, those of an earlier process too. */
@@ -47,7 +43,7 @@ export class Pipe implements Source {
 
   /** The image can be taken: its sender may send at full speed. */
   admit(): void {
-    this.#batcher.full = FULL;
+    this.#batcher.readAhead();
   }
 
   /**

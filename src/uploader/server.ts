@@ -5,7 +5,7 @@ import Fastify, { type FastifyInstance } from 'fastify';
 import PQueue from 'p-queue';
 import { FerryError } from '../dataplane/errors.ts';
 import { credentialIn, isTrusted, refuseForeign, shownPath } from './access.ts';
-import { holdBack } from './continue.ts';
+import { AHEAD, holdBack } from './continue.ts';
 import { Counted, logged } from './log.ts';
 import { Metrics } from './metrics.ts';
 import { ietf } from './protocols/ietf.ts';
@@ -47,6 +47,7 @@ export async function buildServer(options: ServerOptions): Promise<FastifyInstan
         {
           IncomingMessage: Counted,
           maxHeaderSize: LONGEST_HEADER,
+          highWaterMark: AHEAD,
           headersTimeout: HEADER,
           connectionsCheckingInterval: HEADER / 6,
         },

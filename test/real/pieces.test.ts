@@ -4,14 +4,12 @@ import { readdir, readFile, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { expect, test } from 'vitest';
 // @ts-expect-error plain JavaScript, so that it runs before anything is installed
 import { serverPath } from '../../scripts/toolchain.mjs';
-import { FaultProxy } from '../faults/proxy.ts';
-import type { Cli } from '../support/cli.ts';
 import { difference, MiB, qcow2, rawDisk, sha256 } from '../support/images.ts';
 import { curl, Served } from '../support/served.ts';
-import { site } from '../support/site.ts';
+import { uploadSite } from '../support/upload-site.ts';
 
 const SIZE = 96 * MiB;
 const UPLOAD = `
@@ -19,68 +17,56 @@ import sys
 from ovirt_imageio import client
 client.upload(sys.argv[1], sys.argv[2], None, max_workers=4)
 `;
-let program: Cli;
-let server: Served;
-let proxy: FaultProxy;
-const at = site(async (opened) => {
-  ({ program } = opened);
+const here = uploadSite(async (at) => {
   await rawDisk(at('www/raw'), SIZE, { run: 512 * 1024, zeros: 0.6 });
   await qcow2(at('www/raw'), at('www/qcow2'));
 });
-beforeAll(async () => {
-  server = await Served.start(program, at('data'));
-  proxy = await FaultProxy.start({ port: Number(new URL(server.url).port) });
-}, 60_000);
-afterAll(async () => {
-  await proxy?.[Symbol.asyncDispose]();
-  await server?.[Symbol.asyncDispose]();
-});
+const { at, file } = here;
 
-const file = (name: string): string => at(`data/${name}.img`);
 const imageio = (args: readonly string[]): Promise<unknown> =>
   promisify(execFile)(join(dirname(serverPath('ovirt-imageio')), 'python3'), ['-c', UPLOAD, ...args]);
 
 async function begun(name: string, size: number, more = ''): Promise<string> {
-  const { status, body } = await curl(['-X', 'POST', `${server.url}/volumes/${name}/images?size=${size}${more}`]);
+  const { status, body } = await curl(['-X', 'POST', `${here.server.url}/volumes/${name}/images?size=${size}${more}`]);
   expect(status, body).toBe(201);
   return (JSON.parse(body) as { image: string }).image;
 }
 
 async function finished(image: string): Promise<{ diskDigest: string }> {
-  const { status, body } = await curl(['-X', 'POST', `${server.url}${image}/finalize`]);
+  const { status, body } = await curl(['-X', 'POST', `${here.server.url}${image}/finalize`]);
   expect(status, body).toBe(200);
   return JSON.parse(body) as { diskDigest: string };
 }
 
 test("ovirt-imageio's client uploads a sparse qcow2 over several connections", async () => {
   const image = await begun('imageio', SIZE);
-  proxy.sent = 0;
-  await imageio([at('www/qcow2'), `${proxy.url}${image}`]);
-  expect(await server.volume('imageio')).toMatchObject({ state: 'receiving' });
+  here.proxy.sent = 0;
+  await imageio([at('www/qcow2'), `${here.proxy.url}${image}`]);
+  expect(await here.server.volume('imageio')).toMatchObject({ state: 'receiving' });
   const { diskDigest } = await finished(image);
   expect(await difference(at('www/raw'), file('imageio'))).toBeUndefined();
-  const volume = await server.volume('imageio');
+  const volume = await here.server.volume('imageio');
   expect(volume).toMatchObject({ state: 'ready', size: SIZE, diskDigest });
   // Zeros were not sent, and take no room.
-  expect(proxy.sent).toBeLessThan(SIZE * 0.6);
+  expect(here.proxy.sent).toBeLessThan(SIZE * 0.6);
   expect(volume.allocated).toBeLessThan(SIZE * 0.6);
-  const { stdout } = await program.run(['verify', file('imageio'), '--json']);
+  const { stdout } = await here.program.run(['verify', file('imageio'), '--json']);
   expect((JSON.parse(stdout) as { diskDigest: string }).diskDigest).toBe(diskDigest);
 }, 60_000);
 
 test('a cut is a clean failure, and the second try succeeds', async () => {
   const image = await begun('cut', SIZE);
-  proxy.faults = { cutSent: 5 * MiB };
-  await expect(imageio([at('www/qcow2'), `${proxy.url}${image}`])).rejects.toThrow();
-  proxy.faults = {};
-  await imageio([at('www/qcow2'), `${proxy.url}${image}`]);
+  here.proxy.faults = { cutSent: 5 * MiB };
+  await expect(imageio([at('www/qcow2'), `${here.proxy.url}${image}`])).rejects.toThrow();
+  here.proxy.faults = {};
+  await imageio([at('www/qcow2'), `${here.proxy.url}${image}`]);
   await finished(image);
   expect(await difference(at('www/raw'), file('cut'))).toBeUndefined();
 }, 60_000);
 
 test('ranges in any order, zeros over data, both ends, their digests', async () => {
   const size = 8 * MiB;
-  const image = `${server.url}${await begun('order', size)}`;
+  const image = `${here.server.url}${await begun('order', size)}`;
   const expected = Buffer.alloc(size);
   const put = async (from: number, bytes: Buffer, ...more: string[]): Promise<number> => {
     await writeFile(at('piece'), bytes);
@@ -124,25 +110,25 @@ test('ranges in any order, zeros over data, both ends, their digests', async () 
   expect(extents.some(({ zero: empty }) => empty)).toBe(true);
   // No disk until it is said to be one.
   await expect(readFile(file('order'))).rejects.toThrow();
-  await finished(image.slice(server.url.length));
+  await finished(image.slice(here.server.url.length));
   expect((await readFile(file('order'))).equals(expected)).toBe(true);
   expect((await curl(['-X', 'PUT', '-d', 'x', image])).status).toBe(404);
 });
 
 test('what is given up, and what a stop cuts short, leaves nothing', async () => {
   const image = await begun('away', SIZE);
-  expect((await curl(['-X', 'DELETE', `${server.url}${image}`])).status).toBe(204);
+  expect((await curl(['-X', 'DELETE', `${here.server.url}${image}`])).status).toBe(204);
   await sleep(100);
-  expect(await server.volume('away')).toMatchObject({ state: 'failed' });
-  const second = await Served.start(program, at('second'));
+  expect(await here.server.volume('away')).toMatchObject({ state: 'failed' });
+  const second = await Served.start(here.program, at('second'));
   await curl(['-X', 'POST', `${second.url}/volumes/x/images?size=1Gi`]);
   await second[Symbol.asyncDispose]();
-  await using third = await Served.start(program, at('second'));
+  await using third = await Served.start(here.program, at('second'));
   expect(await third.volumes()).toEqual([]);
 });
 
 test('is not finished while somebody writes, nor written when it is finished; a sender who falls silent is left', async () => {
-  await using short = await Served.start(program, at('short'), ['--open', '--stall', '2']);
+  await using short = await Served.start(here.program, at('short'), ['--open', '--stall', '2']);
   const begun = await curl(['-X', 'POST', `${short.url}/volumes/slow/images?size=1Mi`]);
   const image = short.url + (JSON.parse(begun.body) as { image: string }).image;
   let rest = Promise.withResolvers<void>();
@@ -183,18 +169,18 @@ test('is not finished while somebody writes, nor written when it is finished; a 
 
 test('a disk that is not the one that was demanded is no volume, and nothing is left of it', async () => {
   const size = MiB;
-  const image = `${server.url}${await begun('demanded', size)}`;
+  const image = `${here.server.url}${await begun('demanded', size)}`;
   await writeFile(at('piece'), Buffer.alloc(size, 7));
   expect((await curl(['-X', 'PUT', '--data-binary', `@${at('piece')}`, image])).status).toBe(200);
   const answer = await curl(['-X', 'POST', `${image}/finalize?digest=dd1:${'0'.repeat(64)}`]);
   expect([answer.status, JSON.parse(answer.body)]).toMatchObject([422, { error: { code: 'DIGEST_MISMATCH' } }]);
-  expect(await server.volume('demanded')).toMatchObject({ state: 'failed' });
+  expect(await here.server.volume('demanded')).toMatchObject({ state: 'failed' });
   expect(await readdir(at('data'))).not.toContain('demanded.img');
   expect(await readdir(at('data/.diskferry/incoming'))).not.toContain('demanded.img');
 
-  const again = `${server.url}${await begun('demanded', size)}`;
+  const again = `${here.server.url}${await begun('demanded', size)}`;
   expect((await curl(['-X', 'PUT', '--data-binary', `@${at('piece')}`, again])).status).toBe(200);
-  const { stdout } = await program.run(['verify', at('piece'), '--json']);
+  const { stdout } = await here.program.run(['verify', at('piece'), '--json']);
   const { diskDigest } = JSON.parse(stdout) as { diskDigest: string };
   expect((await curl(['-X', 'POST', `${again}/finalize?digest=${diskDigest}`])).status).toBe(200);
 });

@@ -1,62 +1,35 @@
 // Uploads that are gone on with: the clients that people use, unmodified, over a bad line, to a server that is killed.
 import { readdir, stat } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
-import { FaultProxy } from '../faults/proxy.ts';
-import type { Cli } from '../support/cli.ts';
+import { describe, expect, test } from 'vitest';
 import { bootableDisk, difference, MiB, qcow2, shell } from '../support/images.ts';
-import { freePort } from '../support/nginx.ts';
 import { Served } from '../support/served.ts';
-import { site } from '../support/site.ts';
 import { PROTOCOLS, tusJs, tuspy } from '../support/tus.ts';
+import { uploadSite } from '../support/upload-site.ts';
 
 const SIZE = 160 * MiB;
-let program: Cli;
-let server: Served;
-let proxy: FaultProxy;
-let port: number;
-const at = site(async (opened) => {
-  ({ program } = opened);
+const here = uploadSite(async (at) => {
   await bootableDisk(at('www/raw'), SIZE);
   await qcow2(at('www/raw'), at('www/qcow2'));
   await shell(`cd ${at('www')} && gzip -1 -k qcow2`);
 });
-const file = (name: string): string => at(`data/${name}.img`);
-
-beforeAll(async () => {
-  port = await freePort();
-  server = await Served.start(program, at('data'), ['--open'], port);
-  proxy = await FaultProxy.start({ port });
-}, 60_000);
-afterAll(async () => {
-  await proxy?.[Symbol.asyncDispose]();
-  await server?.[Symbol.asyncDispose]();
-});
-beforeEach(() => {
-  proxy.faults = {};
-  proxy.sent = 0;
-});
+const { at, file } = here;
 
 /** Waits until so many bytes have gone to the server. */
 async function sent(bytes: number): Promise<void> {
-  for (let tries = 0; proxy.sent < bytes && tries < 1200; tries += 1) await sleep(50);
-}
-
-async function restarted(): Promise<void> {
-  await server.kill();
-  server = await Served.start(program, at('data'), ['--open'], port);
+  for (let tries = 0; here.proxy.sent < bytes && tries < 1200; tries += 1) await sleep(50);
 }
 
 test.each(['plain', 'checksum'])(
   'tuspy, over a line that is cut, to a server that is killed: %s',
   async (checksum) => {
     const volume = `tuspy-${checksum}`;
-    proxy.faults = { cutSent: 22 * MiB };
-    const uploading = tuspy(proxy.url, at('www/qcow2'), volume, 4 * MiB, checksum);
+    here.proxy.faults = { cutSent: 22 * MiB };
+    const uploading = tuspy(here.proxy.url, at('www/qcow2'), volume, 4 * MiB, checksum);
     await sent(60 * MiB);
-    await restarted();
+    await here.restart();
     await uploading;
-    expect(await server.volume(volume)).toMatchObject({ state: 'ready', size: SIZE });
+    expect(await here.server.volume(volume)).toMatchObject({ state: 'ready', size: SIZE });
     expect(await difference(at('www/raw'), file(volume))).toBeUndefined();
   },
   120_000,
@@ -64,16 +37,16 @@ test.each(['plain', 'checksum'])(
 
 describe.each(PROTOCOLS)('tus-js-client, %s', (protocol) => {
   test('over a line that is cut every 20 MB', async () => {
-    proxy.faults = { cutSent: 20 * MiB };
+    here.proxy.faults = { cutSent: 20 * MiB };
     const volume = `cut-${protocol}`;
     const path = at('www/qcow2');
-    await tusJs(proxy.url, protocol, path, volume, 64 * MiB);
-    expect(await server.volume(volume)).toMatchObject({ state: 'ready', size: SIZE });
+    await tusJs(here.proxy.url, protocol, path, volume, 64 * MiB);
+    expect(await here.server.volume(volume)).toMatchObject({ state: 'ready', size: SIZE });
     expect(await difference(at('www/raw'), file(volume))).toBeUndefined();
     const { size } = await stat(path);
-    expect(proxy.accepted).toBeGreaterThan(5);
+    expect(here.proxy.accepted).toBeGreaterThan(5);
     // What was on its way when the line was cut, and headers.
-    expect(proxy.sent).toBeLessThan(size * 1.01 + proxy.accepted * 512 * 1024);
+    expect(here.proxy.sent).toBeLessThan(size * 1.01 + here.proxy.accepted * 512 * 1024);
   }, 120_000);
 
   test.each(['raw', 'qcow2', 'qcow2.gz'])(
@@ -82,14 +55,14 @@ describe.each(PROTOCOLS)('tus-js-client, %s', (protocol) => {
       const volume = `killed-${protocol}-${name}`;
       const path = at(`www/${name}`);
       const { size } = await stat(path);
-      proxy.faults = { cutSent: 20 * MiB };
-      const uploading = tusJs(proxy.url, protocol, path, volume, 64 * MiB);
+      here.proxy.faults = { cutSent: 20 * MiB };
+      const uploading = tusJs(here.proxy.url, protocol, path, volume, 64 * MiB);
       await sent(0.6 * size);
-      await restarted();
+      await here.restart();
       await uploading;
-      expect(await server.volume(volume)).toMatchObject({ state: 'ready', size: SIZE });
+      expect(await here.server.volume(volume)).toMatchObject({ state: 'ready', size: SIZE });
       expect(await difference(at('www/raw'), file(volume))).toBeUndefined();
-      expect(proxy.sent).toBeLessThan(size * 1.01 + proxy.accepted * 512 * 1024 + 64 * MiB);
+      expect(here.proxy.sent).toBeLessThan(size * 1.01 + here.proxy.accepted * 512 * 1024 + 64 * MiB);
       expect(await readdir(at('data/.diskferry/incoming'))).toEqual([]);
     },
     120_000,
@@ -126,13 +99,13 @@ describe('tus, by hand', () => {
   };
 
   test('what is wrong with a beginning does not keep the volume', async () => {
-    const refused = await begin(server, 'again', 1024, `,size ${Buffer.from('huge').toString('base64')}`);
+    const refused = await begin(here.server, 'again', 1024, `,size ${Buffer.from('huge').toString('base64')}`);
     expect(refused.status).toBe(400);
-    expect((await begin(server, 'again', 1024)).status).toBe(201);
+    expect((await begin(here.server, 'again', 1024)).status).toBe(201);
   });
 
   test('is dropped when nobody goes on with it, and not while a sender that came back is slow', async () => {
-    await using short = await Served.start(program, at('short'), ['--open', '--expiry', '2']);
+    await using short = await Served.start(here.program, at('short'), ['--open', '--expiry', '2']);
     const place = short.url + (await begin(short, 'slow', 64 * 1024)).headers.get('location');
     const away = short.url + (await begin(short, 'away', 1024)).headers.get('location');
     // Its connection stays, and nothing comes any more.

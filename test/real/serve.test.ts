@@ -156,7 +156,7 @@ test('10,000 connections that send nothing: others are served, and they are clos
   const sockets = await Promise.all(
     Array.from({ length: 10_000 }, async (_, n) => {
       // Not all within one accept queue.
-      await sleep(Math.floor(n / 250) * 25);
+      await sleep(Math.floor(n / 100) * 25);
       const socket = connect(port, '127.0.0.1');
       socket.on('error', () => undefined).resume();
       return socket;

@@ -8,42 +8,21 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { FileStore } from '@tus/file-store';
 import { Server as TusServer } from '@tus/server';
 import fc from 'fast-check';
-import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
+import { expect, test } from 'vitest';
 import { packed } from '../../src/uploader/client/packed.ts';
 import { FaultProxy } from '../faults/proxy.ts';
-import type { Cli } from '../support/cli.ts';
 import { loopDevice } from '../support/devices.ts';
 import { pattern } from '../support/extents.ts';
 import { bootableDisk, difference, KiB, MiB, qcow2, run, sha256 } from '../support/images.ts';
-import { freePort, nginx } from '../support/nginx.ts';
-import { Served } from '../support/served.ts';
-import { site } from '../support/site.ts';
+import { nginx } from '../support/nginx.ts';
+import { uploadSite } from '../support/upload-site.ts';
 
 const SIZE = 96 * MiB;
-let program: Cli;
-let server: Served;
-let proxy: FaultProxy;
-let port: number;
-const at = site(async (opened) => {
-  ({ program } = opened);
+const here = uploadSite(async (at) => {
   await bootableDisk(at('www/raw'), SIZE);
   await qcow2(at('www/raw'), at('www/qcow2'));
 });
-const file = (name: string): string => at(`data/${name}.img`);
-
-beforeAll(async () => {
-  port = await freePort();
-  server = await Served.start(program, at('data'), ['--open'], port);
-  proxy = await FaultProxy.start({ port });
-}, 60_000);
-afterAll(async () => {
-  await proxy?.[Symbol.asyncDispose]();
-  await server?.[Symbol.asyncDispose]();
-});
-beforeEach(() => {
-  proxy.faults = {};
-  proxy.sent = 0;
-});
+const { at, file } = here;
 
 interface Report {
   readonly sent: number;
@@ -53,13 +32,13 @@ interface Report {
 }
 
 async function upload(args: readonly string[]): Promise<Report> {
-  const { code, stdout, stderr } = await program.run(['upload', ...args, '--json', '--progress', 'none']);
+  const { code, stdout, stderr } = await here.program.run(['upload', ...args, '--json', '--progress', 'none']);
   expect(code, stderr).toBe(0);
   return JSON.parse(stdout) as Report;
 }
 
 test('an image as it is, a disk without its holes', async () => {
-  await upload([at('www/qcow2'), `${server.url}/volumes/image`]);
+  await upload([at('www/qcow2'), `${here.server.url}/volumes/image`]);
   expect(await difference(at('www/raw'), file('image'))).toBeUndefined();
   // 100 GiB with 9 MiB of data, one of them at its end.
   const size = 100 * 1024 * MiB;
@@ -68,10 +47,10 @@ test('an image as it is, a disk without its holes', async () => {
     [50_000 * MiB + 4096, 4 * MiB],
     [size - MiB, MiB],
   ]);
-  const report = await upload([at('sparse'), `${proxy.url}/volumes/sparse`]);
+  const report = await upload([at('sparse'), `${here.proxy.url}/volumes/sparse`]);
   expect(report.spared).toBeGreaterThan(size - 16 * MiB);
-  expect(proxy.sent).toBeLessThan(16 * MiB);
-  const { allocated } = await server.volume('sparse');
+  expect(here.proxy.sent).toBeLessThan(16 * MiB);
+  const { allocated } = await here.server.volume('sparse');
   expect(allocated).toBeLessThan(12 * MiB);
   await run('qemu-img', 'qemu-utils', ['compare', '-f', 'raw', '-F', 'raw', at('sparse'), file('sparse')]);
 }, 60_000);
@@ -94,9 +73,9 @@ test('zeros that are written out are not sent, and a second run finds the same',
   await disk.close();
   await utimes(at('filled'), 1e9, 1e9);
   expect((await stat(at('filled'))).blocks * 512).toBeGreaterThan(220 * MiB);
-  const args = [at('filled'), `${proxy.url}/volumes/filled`];
-  const first = program.start(['upload', ...args, '--rate', '8MB/s', '--progress', 'json']);
-  for (let tries = 0; proxy.sent < 15 * MiB && tries < 600; tries += 1) await sleep(20);
+  const args = [at('filled'), `${here.proxy.url}/volumes/filled`];
+  const first = here.program.start(['upload', ...args, '--rate', '8MB/s', '--progress', 'json']);
+  for (let tries = 0; here.proxy.sent < 15 * MiB && tries < 600; tries += 1) await sleep(20);
   first.child.kill('SIGKILL');
   await first.ended;
   expect(first.said()).toContain('"phase":"scanning"');
@@ -106,64 +85,69 @@ test('zeros that are written out are not sent, and a second run finds the same',
   const report = await upload(args);
   expect(report.resumedAt).toBeGreaterThan(8 * MiB);
   expect(report.spared).toBeGreaterThan(size - 25 * MiB);
-  expect(proxy.sent).toBeLessThan(32 * MiB);
-  expect((await server.volume('filled')).allocated).toBeLessThan(28 * MiB);
+  expect(here.proxy.sent).toBeLessThan(32 * MiB);
+  expect((await here.server.volume('filled')).allocated).toBeLessThan(28 * MiB);
   await run('qemu-img', 'qemu-utils', ['compare', '-f', 'raw', '-F', 'raw', at('filled'), file('filled')]);
 }, 60_000);
 
 test('a device of which no holes are known', async () => {
   await pattern(at('backing'), 64 * MiB, [[40 * MiB, 5 * MiB]]);
   await using device = await loopDevice(at('backing'), 64 * MiB);
-  const report = await upload([device.path, `${proxy.url}/volumes/device`]);
+  const report = await upload([device.path, `${here.proxy.url}/volumes/device`]);
   expect(report.spared).toBeGreaterThan(58 * MiB);
   expect(await difference(at('backing'), file('device'))).toBeUndefined();
 });
 
 test('a disk that is written to between the look for zeros and the sending', async () => {
   await pattern(at('written'), 64 * MiB, [[0, 40 * MiB]]);
-  const running = program.start(['upload', at('written'), `${proxy.url}/volumes/written`, '--rate', '10MB/s']);
-  for (let tries = 0; proxy.sent < 5 * MiB && tries < 600; tries += 1) await sleep(20);
+  const running = here.program.start([
+    'upload',
+    at('written'),
+    `${here.proxy.url}/volumes/written`,
+    '--rate',
+    '10MB/s',
+  ]);
+  for (let tries = 0; here.proxy.sent < 5 * MiB && tries < 600; tries += 1) await sleep(20);
   // Into what was zeros when it was looked at, and will not be read again.
   const disk = await open(at('written'), 'r+');
   await disk.write(Buffer.alloc(MiB, 1), 0, MiB, 50 * MiB);
   await disk.close();
   const { code, stderr } = await running.ended;
   expect([code, stderr]).toEqual([12, expect.stringContaining('CHANGED')]);
-  expect(await server.volume('written')).toMatchObject({ state: 'receiving' });
+  expect(await here.server.volume('written')).toMatchObject({ state: 'receiving' });
   // Of a file that has changed nothing can be gone on with: it is given up, and does not keep the volume.
-  expect((await upload([at('written'), `${proxy.url}/volumes/written`])).resumedAt).toBe(0);
+  expect((await upload([at('written'), `${here.proxy.url}/volumes/written`])).resumedAt).toBe(0);
   expect(await difference(at('written'), file('written'))).toBeUndefined();
 }, 60_000);
 
 test('over a line that is cut, to a server that is killed', async () => {
-  proxy.faults = { cutSent: 15 * MiB };
-  const uploading = upload([at('www/raw'), `${proxy.url}/volumes/line`]);
-  for (let tries = 0; proxy.sent < 50 * MiB && tries < 600; tries += 1) await sleep(20);
-  await server.kill();
-  server = await Served.start(program, at('data'), ['--open'], port);
+  here.proxy.faults = { cutSent: 15 * MiB };
+  const uploading = upload([at('www/raw'), `${here.proxy.url}/volumes/line`]);
+  for (let tries = 0; here.proxy.sent < 50 * MiB && tries < 600; tries += 1) await sleep(20);
+  await here.restart();
   expect((await uploading).retries).toBeGreaterThan(3);
   expect(await difference(at('www/raw'), file('line'))).toBeUndefined();
 }, 60_000);
 
 test('a client that is killed goes on when it is run again', async () => {
-  const args = [at('www/qcow2'), `${proxy.url}/volumes/client`];
-  const first = program.start(['upload', ...args, '--rate', '15MB/s', '--progress', 'none']);
-  for (let tries = 0; proxy.sent < 30 * MiB && tries < 600; tries += 1) await sleep(20);
+  const args = [at('www/qcow2'), `${here.proxy.url}/volumes/client`];
+  const first = here.program.start(['upload', ...args, '--rate', '15MB/s', '--progress', 'none']);
+  for (let tries = 0; here.proxy.sent < 30 * MiB && tries < 600; tries += 1) await sleep(20);
   first.child.kill('SIGKILL');
   await first.ended;
   const report = await upload(args);
   expect(report.resumedAt).toBeGreaterThan(20 * MiB);
   expect(await difference(at('www/raw'), file('client'))).toBeUndefined();
-  const again = await program.run(['upload', ...args]);
+  const again = await here.program.run(['upload', ...args]);
   expect([again.code, again.stderr]).toEqual([12, expect.stringContaining('holds a disk already')]);
 }, 60_000);
 
 test('through nginx with a body of 1 MiB, in parts that fit', async () => {
-  const location = `location / { proxy_pass http://127.0.0.1:${port}; proxy_read_timeout 60s; client_max_body_size 1m; }`;
+  const location = `location / { proxy_pass ${here.server.url}; proxy_read_timeout 60s; client_max_body_size 1m; }`;
   await using front = await nginx({ root: at('www'), server: location });
   const small = at('www/small');
   await bootableDisk(small, 24 * MiB);
-  const { stderr, code } = await program.run([
+  const { stderr, code } = await here.program.run([
     'upload',
     small,
     `${front.url}/volumes/parts`,
@@ -188,7 +172,7 @@ test('to a tus server of somebody else, over a line that is cut and by a second 
     const args = [at('www/raw'), `${line.url}/files`];
     line.faults = {};
     const before = line.sent;
-    const first = program.start(['upload', ...args, '--rate', '15MB/s', '--progress', 'none']);
+    const first = here.program.start(['upload', ...args, '--rate', '15MB/s', '--progress', 'none']);
     for (let tries = 0; line.sent - before < 30 * MiB && tries < 600; tries += 1) await sleep(20);
     first.child.kill('SIGKILL');
     await first.ended;
@@ -211,7 +195,7 @@ test('a tus server that takes no file as long as this', async () => {
   const http = tus.listen({ host: '127.0.0.1', port: 0 });
   await once(http, 'listening');
   const place = `http://127.0.0.1:${(http.address() as AddressInfo).port}/files`;
-  const { code, stderr } = await program.run(['upload', at('www/qcow2'), place]);
+  const { code, stderr } = await here.program.run(['upload', at('www/qcow2'), place]);
   http.closeAllConnections();
   http.close();
   expect([code, stderr]).toEqual([expect.any(Number), expect.stringContaining('at most 1048576 bytes')]);
@@ -219,7 +203,7 @@ test('a tus server that takes no file as long as this', async () => {
 });
 
 test('by tus to our own', async () => {
-  await upload([at('www/qcow2'), `${server.url}/tus?volume=tus`]);
+  await upload([at('www/qcow2'), `${here.server.url}/tus?volume=tus`]);
   expect(await difference(at('www/raw'), file('tus'))).toBeUndefined();
 });
 
@@ -235,7 +219,7 @@ test('to a server that only takes a PUT', async () => {
   const { spared } = await upload([at('www/raw'), `${plain.url}/dav/disk.raw`]);
   expect(spared).toBe(0);
   expect(await difference(at('www/raw'), at('www/dav/disk.raw'))).toBeUndefined();
-  const refused = await program.run(['upload', at('www/qcow2'), `${plain.url}/elsewhere`]);
+  const refused = await here.program.run(['upload', at('www/qcow2'), `${plain.url}/elsewhere`]);
   expect([refused.code, refused.stderr]).toEqual([expect.any(Number), expect.stringContaining('answered 413')]);
 });
 
@@ -255,7 +239,7 @@ test.each([
   await new Promise<void>((resolve) => liar.listen(0, '127.0.0.1', resolve));
   const place = `http://127.0.0.1:${(liar.address() as AddressInfo).port}/volumes/x`;
   await writeFile(at('some'), Buffer.alloc(KiB, 1));
-  const { code, stderr } = await program.run(['upload', at('some'), place, '--patience', '1', '--fresh']);
+  const { code, stderr } = await here.program.run(['upload', at('some'), place, '--patience', '1', '--fresh']);
   liar.closeAllConnections();
   liar.close();
   expect([code, stderr]).toEqual([expect.any(Number), expect.stringContaining(message)]);
@@ -265,20 +249,20 @@ test.each([
 test('a source that changes meanwhile, and what is no place for it', async () => {
   const changing = at('changing');
   await bootableDisk(changing, 24 * MiB);
-  const running = program.start(['upload', changing, `${server.url}/volumes/changing`, '--rate', '6MB/s']);
+  const running = here.program.start(['upload', changing, `${here.server.url}/volumes/changing`, '--rate', '6MB/s']);
   // Of 24 MiB at this rate there is more to come then.
-  const state = async () => (await server.volume('changing')).state;
+  const state = async () => (await here.server.volume('changing')).state;
   await expect.poll(state, { timeout: 20_000, interval: 100 }).toBe('receiving');
   await rename(changing, at('away'));
   await writeFile(changing, 'another file');
   const { code: changed, stderr: why } = await running.ended;
   expect([changed, why]).toEqual([12, expect.stringContaining('CHANGED')]);
-  expect(await server.volume('changing')).toMatchObject({ state: 'receiving' });
+  expect(await here.server.volume('changing')).toMatchObject({ state: 'receiving' });
   for (const [url, message] of [
     ['ftp://host/x', /no http:/],
     ['http://user:password@host/x', /--secret-file/],
   ] as const) {
-    const { code, stderr } = await program.run(['upload', at('www/qcow2'), url]);
+    const { code, stderr } = await here.program.run(['upload', at('www/qcow2'), url]);
     expect([code, stderr]).toEqual([2, expect.stringMatching(message)]);
   }
 });

@@ -37,6 +37,8 @@ For everybody else than this machine:
 Exit codes: 0 stopped by Ctrl-C or SIGTERM; 20 another process has the
 directory; otherwise as in docs/errors.md. docs/serve.md tells all of it.`;
 
+/** Connections that may wait to be taken: the kernel's own limit (net.core.somaxconn, tcp(7)); more of them it would drop. */
+const BACKLOG = 4096;
 /** Most transfers at once that can be asked for. */
 const MOST_TRANSFERS = 64;
 const MiB = 1024 * 1024;
@@ -136,7 +138,7 @@ async function serve(flags: ServeFlags): Promise<void> {
     version: version(),
   });
   try {
-    const url = await app.listen({ host, port }).catch((thrown: NodeJS.ErrnoException) => {
+    const url = await app.listen({ host, port, backlog: BACKLOG }).catch((thrown: NodeJS.ErrnoException) => {
       throw new FerryError(`cannot listen on ${flags.listen}: ${thrown.message}`, {
         code: thrown.code === 'EADDRINUSE' ? 'BUSY' : 'DENIED',
         stage: 'plan',

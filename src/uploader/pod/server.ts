@@ -17,7 +17,7 @@ import { asFerryError, type Code, FerryError } from '../../dataplane/errors.ts';
 import { promisedDigest } from '../../dataplane/http/fields.ts';
 import { Filling } from '../../store/filling.ts';
 import { certificatesIn, followCertificates } from '../certificates.ts';
-import { holdBack, letSend } from '../continue.ts';
+import { AHEAD, holdBack, letSend } from '../continue.ts';
 import { dismiss, isUnread } from '../dismiss.ts';
 import { Counted, logged } from '../log.ts';
 import { type Content, Pipe } from '../pipe.ts';
@@ -186,7 +186,7 @@ export async function servePod(settings: Settings, scratch: string | undefined, 
 }
 
 function create({ tls }: Settings, handler: RequestListener<typeof Counted>): Server<typeof Counted> {
-  const limits = { IncomingMessage: Counted, headersTimeout: HEADER, requestTimeout: 0 };
+  const limits = { IncomingMessage: Counted, highWaterMark: AHEAD, headersTimeout: HEADER, requestTimeout: 0 };
   if (!tls) return createPlain(limits, handler);
   // The probe of the kubelet brings no certificate; requests that want one look at it.
   const secure = { ...certificatesIn(tls.files), ...tls.versions, requestCert: true, rejectUnauthorized: false };

@@ -9,6 +9,7 @@ mod xxh32;
 use serde::{Deserialize, Serialize};
 
 use self::xxh32::Xxh32;
+use super::parts::{self, Parts};
 use super::{Codec, Kind, Memory, Restart, Sink, bad_state, corrupt, too_large, truncated, unsupported};
 use crate::error::{Error, Result, Stage};
 use crate::limits::Limits;
@@ -186,55 +187,6 @@ impl Lz4 {
         Ok(())
     }
 
-    /// Bytes that the next step takes at once.
-    fn need(&self) -> usize {
-        match self.at {
-            At::Boundary | At::BlockSize | At::ContentChecksum | At::SkipSize => 4,
-            At::Descriptor => 2,
-            At::Header { flags, .. } => 1 + if flags & CONTENT_SIZE == 0 { 0 } else { 8 },
-            At::Block { length, .. } => length + if self.frame.has(BLOCK_CHECKSUM) { 4 } else { 0 },
-            At::Skip(_) => 0,
-        }
-    }
-
-    /// `bytes`: as many as were needed; `source` is behind them.
-    fn step(&mut self, bytes: &[u8], out: &mut dyn Sink) -> Result<()> {
-        let value = word(bytes).unwrap_or(0);
-        match self.at {
-            At::Boundary if value == MAGIC => self.at = At::Descriptor,
-            At::Boundary if value & !0xf == SKIPPABLE => self.at = At::SkipSize,
-            At::Boundary => return Err(self.no_frame()),
-            At::Descriptor => {
-                let (flags, block) = (bytes[0], bytes[1]);
-                descriptor(flags, block, self.source, &self.limits, Stage::Decode)?;
-                self.at = At::Header { flags, block };
-            }
-            At::Header { flags, block } => self.header(flags, block, bytes)?,
-            At::BlockSize if value == 0 => return self.end_mark(out),
-            At::BlockSize => {
-                let length = (value & !STORED) as usize;
-                if length > self.most {
-                    let what = format!("a block has {length} bytes, the frame allows {}", self.most);
-                    return Err(corrupt(Kind::Lz4, self.source, what));
-                }
-                self.at = At::Block { length, stored: value & STORED != 0 };
-            }
-            At::Block { length, stored } => return self.block(bytes, length, stored, out),
-            At::ContentChecksum => {
-                if value != self.frame.hash.digest() {
-                    return Err(corrupt(Kind::Lz4, self.source, "the checksum of a frame's content is wrong"));
-                }
-                return self.end_of_frame(out);
-            }
-            At::SkipSize => {
-                self.at = At::Skip(value);
-                return self.skip(&mut &[][..], out);
-            }
-            At::Skip(_) => {}
-        }
-        Ok(())
-    }
-
     fn no_frame(&self) -> Error {
         let what = if self.frames == 0 { "it does not begin with a frame" } else { "what follows a frame is no frame" };
         corrupt(Kind::Lz4, self.source, what)
@@ -303,6 +255,63 @@ impl Lz4 {
         }
         Ok(())
     }
+}
+
+impl Parts for Lz4 {
+    fn need(&self) -> usize {
+        match self.at {
+            At::Boundary | At::BlockSize | At::ContentChecksum | At::SkipSize => 4,
+            At::Descriptor => 2,
+            At::Header { flags, .. } => 1 + if flags & CONTENT_SIZE == 0 { 0 } else { 8 },
+            At::Block { length, .. } => length + if self.frame.has(BLOCK_CHECKSUM) { 4 } else { 0 },
+            At::Skip(_) => 0,
+        }
+    }
+
+    fn held(&mut self) -> &mut Vec<u8> {
+        &mut self.held
+    }
+
+    fn advance(&mut self, bytes: usize) {
+        self.source += bytes as u64;
+    }
+
+    fn step(&mut self, bytes: &[u8], out: &mut dyn Sink) -> Result<()> {
+        let value = word(bytes).unwrap_or(0);
+        match self.at {
+            At::Boundary if value == MAGIC => self.at = At::Descriptor,
+            At::Boundary if value & !0xf == SKIPPABLE => self.at = At::SkipSize,
+            At::Boundary => return Err(self.no_frame()),
+            At::Descriptor => {
+                let (flags, block) = (bytes[0], bytes[1]);
+                descriptor(flags, block, self.source, &self.limits, Stage::Decode)?;
+                self.at = At::Header { flags, block };
+            }
+            At::Header { flags, block } => self.header(flags, block, bytes)?,
+            At::BlockSize if value == 0 => return self.end_mark(out),
+            At::BlockSize => {
+                let length = (value & !STORED) as usize;
+                if length > self.most {
+                    let what = format!("a block has {length} bytes, the frame allows {}", self.most);
+                    return Err(corrupt(Kind::Lz4, self.source, what));
+                }
+                self.at = At::Block { length, stored: value & STORED != 0 };
+            }
+            At::Block { length, stored } => return self.block(bytes, length, stored, out),
+            At::ContentChecksum => {
+                if value != self.frame.hash.digest() {
+                    return Err(corrupt(Kind::Lz4, self.source, "the checksum of a frame's content is wrong"));
+                }
+                return self.end_of_frame(out);
+            }
+            At::SkipSize => {
+                self.at = At::Skip(value);
+                return self.skip(&mut &[][..], out);
+            }
+            At::Skip(_) => {}
+        }
+        Ok(())
+    }
 
     fn skip(&mut self, input: &mut &[u8], out: &mut dyn Sink) -> Result<()> {
         let At::Skip(left) = self.at else { return Ok(()) };
@@ -320,33 +329,8 @@ impl Lz4 {
 }
 
 impl Codec for Lz4 {
-    fn push(&mut self, mut input: &[u8], out: &mut dyn Sink) -> Result<()> {
-        let input = &mut input;
-        while !input.is_empty() {
-            if let At::Skip(_) = self.at {
-                self.skip(input, out)?;
-                continue;
-            }
-            let (piece, rest) = input.split_at((self.need() - self.held.len()).min(input.len()));
-            *input = rest;
-            self.source += piece.len() as u64;
-            if piece.len() == self.need() {
-                self.step(piece, out)?;
-                continue;
-            }
-            if self.held.is_empty() {
-                self.held.reserve_exact(self.need());
-            }
-            self.held.extend_from_slice(piece);
-            if self.held.len() == self.need() {
-                let held = std::mem::take(&mut self.held);
-                let result = self.step(&held, out);
-                self.held = held;
-                self.held.clear();
-                result?;
-            }
-        }
-        Ok(())
+    fn push(&mut self, input: &[u8], out: &mut dyn Sink) -> Result<()> {
+        parts::push(self, input, out)
     }
 
     fn finish(&mut self, out: &mut dyn Sink) -> Result<()> {

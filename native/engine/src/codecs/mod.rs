@@ -10,6 +10,7 @@ pub mod bzip2;
 pub mod gzip;
 pub mod layers;
 pub mod lz4;
+mod parts;
 pub mod snappy;
 pub mod xz;
 pub mod zstd;

@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 use snap::raw::{Decoder, decompress_len};
 
+use super::parts::{self, Parts};
 use super::{Codec, Kind, Memory, Restart, Sink, corrupt, truncated, unsupported};
 use crate::error::{Result, Stage};
 
@@ -83,56 +84,6 @@ impl Snappy {
         })
     }
 
-    /// Bytes that the next step takes at once.
-    fn need(&self) -> usize {
-        match self.at {
-            At::Boundary => HEADER,
-            At::Identifier => MAGIC.len() - HEADER,
-            At::Data { length, .. } => length,
-            At::Skip(_) => 0,
-        }
-    }
-
-    /// `bytes`: as many as were needed; `source` is behind them.
-    fn step(&mut self, bytes: &[u8], out: &mut dyn Sink) -> Result<()> {
-        match self.at {
-            At::Boundary => {
-                self.ensure_known(bytes)?;
-                let length = u32::from_le_bytes([bytes[1], bytes[2], bytes[3], 0]) as usize;
-                self.at = match bytes[0] {
-                    kind @ (COMPRESSED | STORED) => {
-                        let stored = kind == STORED;
-                        let most = CHECKSUM + if stored { MOST } else { MOST_COMPRESSED };
-                        if !(CHECKSUM..=most).contains(&length) {
-                            let what = format!("a chunk has {length} bytes, {CHECKSUM} to {most} are allowed");
-                            return Err(corrupt(Kind::Snappy, self.source, what));
-                        }
-                        At::Data { length, stored }
-                    }
-                    IDENTIFIER if length == MAGIC.len() - HEADER => At::Identifier,
-                    IDENTIFIER => {
-                        let what = format!("a stream identifier has {length} bytes, not {}", MAGIC.len() - HEADER);
-                        return Err(corrupt(Kind::Snappy, self.source, what));
-                    }
-                    _ => {
-                        self.at = At::Skip(length);
-                        return self.skip(&mut &[][..], out);
-                    }
-                };
-                Ok(())
-            }
-            At::Identifier => {
-                if *bytes != MAGIC[HEADER..] {
-                    return Err(corrupt(Kind::Snappy, self.source, "a stream identifier has another name in it"));
-                }
-                self.begun = true;
-                self.end_of_chunk(out)
-            }
-            At::Data { stored, .. } => self.data(bytes, stored, out),
-            At::Skip(_) => Ok(()),
-        }
-    }
-
     /// Fails as soon as no chunk that is read here begins as `header` does.
     fn ensure_known(&self, header: &[u8]) -> Result<()> {
         let at = self.source;
@@ -178,6 +129,69 @@ impl Snappy {
         }
         Ok(())
     }
+}
+
+/// As checksums are stored ("Checksum format").
+fn masked(crc: u32) -> u32 {
+    crc.rotate_right(15).wrapping_add(0xa282_ead8)
+}
+
+impl Parts for Snappy {
+    fn need(&self) -> usize {
+        match self.at {
+            At::Boundary => HEADER,
+            At::Identifier => MAGIC.len() - HEADER,
+            At::Data { length, .. } => length,
+            At::Skip(_) => 0,
+        }
+    }
+
+    fn held(&mut self) -> &mut Vec<u8> {
+        &mut self.held
+    }
+
+    fn advance(&mut self, bytes: usize) {
+        self.source += bytes as u64;
+    }
+
+    fn step(&mut self, bytes: &[u8], out: &mut dyn Sink) -> Result<()> {
+        match self.at {
+            At::Boundary => {
+                self.ensure_known(bytes)?;
+                let length = u32::from_le_bytes([bytes[1], bytes[2], bytes[3], 0]) as usize;
+                self.at = match bytes[0] {
+                    kind @ (COMPRESSED | STORED) => {
+                        let stored = kind == STORED;
+                        let most = CHECKSUM + if stored { MOST } else { MOST_COMPRESSED };
+                        if !(CHECKSUM..=most).contains(&length) {
+                            let what = format!("a chunk has {length} bytes, {CHECKSUM} to {most} are allowed");
+                            return Err(corrupt(Kind::Snappy, self.source, what));
+                        }
+                        At::Data { length, stored }
+                    }
+                    IDENTIFIER if length == MAGIC.len() - HEADER => At::Identifier,
+                    IDENTIFIER => {
+                        let what = format!("a stream identifier has {length} bytes, not {}", MAGIC.len() - HEADER);
+                        return Err(corrupt(Kind::Snappy, self.source, what));
+                    }
+                    _ => {
+                        self.at = At::Skip(length);
+                        return self.skip(&mut &[][..], out);
+                    }
+                };
+                Ok(())
+            }
+            At::Identifier => {
+                if *bytes != MAGIC[HEADER..] {
+                    return Err(corrupt(Kind::Snappy, self.source, "a stream identifier has another name in it"));
+                }
+                self.begun = true;
+                self.end_of_chunk(out)
+            }
+            At::Data { stored, .. } => self.data(bytes, stored, out),
+            At::Skip(_) => Ok(()),
+        }
+    }
 
     fn skip(&mut self, input: &mut &[u8], out: &mut dyn Sink) -> Result<()> {
         let At::Skip(left) = self.at else { return Ok(()) };
@@ -189,39 +203,9 @@ impl Snappy {
     }
 }
 
-/// As checksums are stored ("Checksum format").
-fn masked(crc: u32) -> u32 {
-    crc.rotate_right(15).wrapping_add(0xa282_ead8)
-}
-
 impl Codec for Snappy {
-    fn push(&mut self, mut input: &[u8], out: &mut dyn Sink) -> Result<()> {
-        let input = &mut input;
-        while !input.is_empty() {
-            if let At::Skip(_) = self.at {
-                self.skip(input, out)?;
-                continue;
-            }
-            let (piece, rest) = input.split_at((self.need() - self.held.len()).min(input.len()));
-            *input = rest;
-            self.source += piece.len() as u64;
-            if piece.len() == self.need() {
-                self.step(piece, out)?;
-                continue;
-            }
-            if self.held.is_empty() {
-                self.held.reserve_exact(self.need());
-            }
-            self.held.extend_from_slice(piece);
-            if self.held.len() == self.need() {
-                let held = std::mem::take(&mut self.held);
-                let result = self.step(&held, out);
-                self.held = held;
-                self.held.clear();
-                result?;
-            }
-        }
-        Ok(())
+    fn push(&mut self, input: &[u8], out: &mut dyn Sink) -> Result<()> {
+        parts::push(self, input, out)
     }
 
     fn finish(&mut self, _out: &mut dyn Sink) -> Result<()> {
