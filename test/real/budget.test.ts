@@ -1,4 +1,5 @@
 // What the transfers of a server share: one rate, and one memory for the windows of decoders.
+import { readFile } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect, test } from 'vitest';
 import type { Cli } from '../support/cli.ts';
@@ -83,4 +84,23 @@ test('an import that waits for its turn and is deleted leaves the volume to the 
   expect((await curl(['-T', at('raw'), to('next')])).status).toBe(409);
   expect((await curl(['-X', 'POST', `${server.url}${image}/finalize`])).status).toBe(200);
   expect(await difference(at('raw'), at('turns/next.img'), SIZE)).toBeUndefined();
+}, 60_000);
+
+test('what a transfer needed is given back when it is over', async () => {
+  await using server = await Served.start(program, at('many'), ['--open']);
+  const resident = async (): Promise<number> => {
+    const status = await readFile(`/proc/${server.running.pid}/status`, 'utf8');
+    return Number(/VmRSS:\s+(\d+)/.exec(status)?.[1]) / 1024;
+  };
+  const put = async (times: number): Promise<void> => {
+    for (let n = 0; n < times; n += 1) {
+      expect((await curl(['-T', at('raw'), `${server.url}/volumes/again?replace=true`])).status).toBe(201);
+    }
+  };
+  await put(3);
+  const before = await resident();
+  await put(12);
+  const after = await resident();
+  console.log(`resident after 3 uploads ${before.toFixed(0)} MiB, after 15 ${after.toFixed(0)} MiB`);
+  expect(after - before).toBeLessThan(30);
 }, 60_000);

@@ -61,6 +61,8 @@ struct PoolState {
     free: Vec<Aligned>,
     /// Slabs that were handed out or lie in `free`.
     made: usize,
+    /// What comes back is freed.
+    closed: bool,
 }
 
 struct PoolShared {
@@ -78,7 +80,7 @@ pub struct Pool(Arc<PoolShared>);
 impl Pool {
     pub fn new(slabs: usize) -> Self {
         Self(Arc::new(PoolShared {
-            state: Mutex::new(PoolState { free: Vec::new(), made: 0 }),
+            state: Mutex::new(PoolState { free: Vec::new(), made: 0, closed: false }),
             returned: Condvar::new(),
             slabs,
             on_return: Mutex::new(None),
@@ -90,7 +92,21 @@ impl Pool {
         *self.0.on_return.lock().unwrap_or_else(PoisonError::into_inner) = Some(call);
     }
 
+    /// Frees what lies here, and whatever comes back later: whoever still holds the pool may do so for long.
+    pub fn close(&self) {
+        let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.closed = true;
+        state.free = Vec::new();
+        drop(state);
+        if let Some(call) = &*self.0.on_return.lock().unwrap_or_else(PoisonError::into_inner) {
+            call();
+        }
+    }
+
     fn pop(&self, state: &mut PoolState) -> Option<SlabMut> {
+        if state.closed {
+            return None;
+        }
         let buffer = match state.free.pop() {
             Some(buffer) => buffer,
             None if state.made < self.0.slabs => {
@@ -158,7 +174,11 @@ impl Drop for SlabMut {
     fn drop(&mut self) {
         if let Some(buffer) = self.buffer.take() {
             let shared = &self.pool.0;
-            shared.state.lock().unwrap_or_else(PoisonError::into_inner).free.push(buffer);
+            let mut state = shared.state.lock().unwrap_or_else(PoisonError::into_inner);
+            if !state.closed {
+                state.free.push(buffer);
+            }
+            drop(state);
             shared.returned.notify_one();
             if let Some(call) = &*shared.on_return.lock().unwrap_or_else(PoisonError::into_inner) {
                 call();

@@ -72,6 +72,16 @@ impl Input {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Frees what waits here: nothing is wanted any more, and whoever pushes is told so.
+    pub fn close(&self) {
+        let mut state = self.lock();
+        state.pass_over = true;
+        let rest = (std::mem::take(&mut state.queue), state.filling.take());
+        drop(state);
+        drop(rest);
+        self.pool.close();
+    }
+
     /// Registers what is called when a slab comes back.
     pub fn on_room(&self, call: Box<dyn Fn() + Send>) {
         self.pool.on_return(call);
@@ -79,7 +89,7 @@ impl Input {
 
     /// Whether a slab is free now.
     pub fn has_room(&self) -> bool {
-        self.pool.try_take().is_some()
+        self.lock().pass_over || self.pool.try_take().is_some()
     }
 
     /// Copies `chunk` (at most 1 MiB). Nothing is taken when the answer is not `Taken`.

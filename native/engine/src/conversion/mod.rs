@@ -183,7 +183,10 @@ impl Conversion {
     /// Drains, verifies, flushes, writes the held ends. Blocks; to be called once, after `next` answered Finished.
     pub fn finish(&self) -> Result<Report> {
         let rest = self.rest.lock().unwrap_or_else(PoisonError::into_inner).take();
-        rest.ok_or_else(Error::aborted)?.finish()
+        let report = rest.ok_or_else(Error::aborted)?.finish();
+        // JavaScript may not collect the object that holds this for as long as its process lives.
+        self.intake.input.close();
+        report
     }
 
     /// Stops the threads and leaves the journal. May be called any number of times.
@@ -191,6 +194,7 @@ impl Conversion {
         self.intake.shared.fail(Error::aborted());
         if let Some(rest) = self.rest.lock().unwrap_or_else(PoisonError::into_inner).take() {
             rest.join();
+            self.intake.input.close();
         }
     }
 }
