@@ -41,8 +41,8 @@ export class Uploads implements AsyncDisposable {
   }
 
   /**
-   * As Store.fill, counted as `kind`; an upload of which nothing has come gives way: its sender may not know of it, where the answer was lost or a
-   * proxy took no body of the size that followed, and finds out by NOT_FOUND where it does.
+   * As Store.fill, counted as `kind`; an upload of which nothing has come gives way: its sender may not know of it, where the
+   * answer was lost or a proxy took no body of the size that followed, and finds out by NOT_FOUND where it does.
    */
   async claim(kind: Kind, name: string, replace: boolean): Promise<Filling> {
     const empty = [...this.#known.values()].find(

@@ -339,6 +339,18 @@ test('a client that goes leaves the pod to the next', async () => {
   expect(await difference(at('raw'), running.disk, SIZE)).toBeUndefined();
 });
 
+test('a client that goes while the pod is waited for leaves it free', async () => {
+  await cluster.claim('disk', WAITING);
+  const gone = await virtctl('disk', '/v1beta1/upload', ['-X', 'POST', '--max-time', '2', '-T', at('raw')]);
+  expect(gone.status).toBe(0);
+  await using running = await pod('disk');
+  await cluster.annotate('disk', { 'pod.phase': 'Running', 'pod.ready': 'true' });
+  // Whoever was still waited for would have it by now.
+  await sleep(2000);
+  expect((await post('disk', at('qcow2'))).status).toBe(200);
+  expect((await running.ended).exit).toBe(0);
+});
+
 test('a pod that goes in the middle is 502, and what is still sent is not waited for', async () => {
   await cluster.claim('disk', READY);
   await using running = await pod('disk');

@@ -18,11 +18,6 @@ const OURS = new Set([
   ...['te', 'trailer', 'transfer-encoding', 'upgrade', 'host', 'authorization', 'cookie'],
 ]);
 
-/** What came of a request that was passed on. */
-export interface Forwarded {
-  readonly status: number;
-}
-
 /**
  * Passes a request on and its answer back, as they come: nothing waits here but what the sockets hold. The body is asked of the
  * client when the pod asks for it, and not before. IO, retryable, where the pod cannot be reached or goes before it answers;
@@ -34,7 +29,7 @@ export async function forward(
   url: URL,
   certificates: SecureContextOptions,
   headers: Readonly<Record<string, string>>,
-): Promise<Forwarded> {
+): Promise<void> {
   // One connection for one request: certificates are renewed, and a pod takes one upload.
   const agent = new Agent({ keepAlive: false });
   const upstream = ask(url, {
@@ -71,7 +66,6 @@ export async function forward(
     const more = { ...headers, ...typed(answer.headers) };
     if (isUnread(request)) dismiss(response, status, more, text);
     else response.writeHead(status, more).end(request.method === 'HEAD' ? '' : text);
-    return { status };
   } catch (thrown) {
     if (thrown instanceof FerryError) throw thrown;
     const message = `the upload pod ${url.host}: ${(thrown as Error).message}`;

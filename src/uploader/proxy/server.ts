@@ -65,7 +65,10 @@ export async function serveProxy(settings: Settings, { kube, namespace }: Cluste
     const place = await placeOf(kube, claimOf(scope), stop.signal);
     const kind = place.archive ? '-archive' : way;
     const url = new URL(`https://${place.host}:${POD_PORT}/${version}/upload${kind}`);
-    const certificates = { ...certificatesIn(settings.client), ca: await authorities(kube, namespace, settings) };
+    const ca = await authorities(kube, namespace, settings, stop.signal);
+    const certificates = { ...certificatesIn(settings.client), ca };
+    // Who has gone before this is noticed by nobody after it, and the pod would wait for the body.
+    stop.signal.throwIfAborted();
     await forward(request, response, url, certificates, shared(request));
   };
 
@@ -114,7 +117,7 @@ function claimOf({ namespace = '', name, params }: Scope): Parameters<typeof pla
 }
 
 /** The authorities whose certificates upload pods have: read each time, they are renewed. BUSY, to be tried again. */
-async function authorities(kube: Kube, namespace: string, { bundle }: Settings): Promise<string> {
+async function authorities(kube: Kube, namespace: string, { bundle }: Settings, signal: AbortSignal): Promise<string> {
   const path = `/api/v1/namespaces/${namespace}/configmaps/${bundle}`;
   const why = (reason: string): FerryError =>
     new FerryError(`the authorities of upload pods (ConfigMap ${namespace}/${bundle}) ${reason}`, {
@@ -123,7 +126,7 @@ async function authorities(kube: Kube, namespace: string, { bundle }: Settings):
       retryable: true,
     });
   try {
-    const map = await kube.get<{ data?: Record<string, string> }>(path);
+    const map = await kube.get<{ data?: Record<string, string> }>(path, signal);
     const pem = map?.data?.['ca-bundle.crt'];
     if (pem) return pem;
   } catch (thrown) {
