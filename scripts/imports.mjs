@@ -26,6 +26,8 @@ const WITHOUT_FILES = ['controller', 'kube', 'api'];
 /** The one file that loads the addon, and types it. */
 const DOOR_TO_THE_ENGINE = 'src/dataplane/native.ts';
 
+/** What only types come from is gone when the program runs, and may be of a package for developers. */
+const ERASED = /^\s*(?:import|export)\s+type\b/;
 const IMPORTS =
   /^\s*(?:import|export)\b[^'";]*?\bfrom\s*'([^']+)'|^\s*import\s*'([^']+)'|\bimport\(\s*'([^']+)'\s*\)|\brequire\(\s*'([^']+)'\s*\)/gm;
 
@@ -35,8 +37,10 @@ function readImports() {
   for (const entry of readdirSync(join(root, 'src'), { recursive: true, withFileTypes: true })) {
     if (!entry.isFile() || !/\.[cm]?tsx?$/.test(entry.name)) continue;
     const path = join(entry.parentPath ?? entry.path, entry.name);
-    const names = [...readFileSync(path, 'utf8').matchAll(IMPORTS)].map((match) => match.slice(1).find(Boolean));
-    files.set(relative(root, path).split(sep).join('/'), names);
+    const found = [...readFileSync(path, 'utf8').matchAll(IMPORTS)];
+    const names = found.map((match) => match.slice(1).find(Boolean));
+    const kept = names.filter((name, n) => name.startsWith('.') || !ERASED.test(found[n][0]));
+    files.set(relative(root, path).split(sep).join('/'), kept);
   }
   return files;
 }

@@ -1,0 +1,66 @@
+import type { Lease } from 'kubernetes-types/coordination/v1.js';
+import type {
+  ConfigMap,
+  Event,
+  PersistentVolume,
+  PersistentVolumeClaim,
+  Pod,
+  Secret,
+} from 'kubernetes-types/core/v1.js';
+import type { CSIDriver, StorageClass } from 'kubernetes-types/storage/v1.js';
+import type { Cdi, CdiConfig } from './config.ts';
+import type { DataVolume } from './datavolume.ts';
+import type { VolumeImportSource } from './populators.ts';
+import type { StorageProfile } from './storage-profile.ts';
+
+/** A kind of objects that an API server has; `T` is what one looks like. */
+export interface Resource<T> {
+  /** Empty for the core group. */
+  readonly group: string;
+  readonly version: string;
+  readonly plural: string;
+  readonly kind: string;
+  readonly namespaced: boolean;
+  /** Never there: carries the type. */
+  readonly type?: T;
+}
+
+const kind = <T>(group: string, version: string, plural: string, name: string, namespaced = true): Resource<T> => ({
+  group,
+  version,
+  plural,
+  kind: name,
+  namespaced,
+});
+const CDI = 'cdi.kubevirt.io';
+
+export const PODS = kind<Pod>('', 'v1', 'pods', 'Pod');
+export const CLAIMS = kind<PersistentVolumeClaim>('', 'v1', 'persistentvolumeclaims', 'PersistentVolumeClaim');
+export const VOLUMES = kind<PersistentVolume>('', 'v1', 'persistentvolumes', 'PersistentVolume', false);
+export const EVENTS = kind<Event>('', 'v1', 'events', 'Event');
+export const CONFIG_MAPS = kind<ConfigMap>('', 'v1', 'configmaps', 'ConfigMap');
+export const SECRETS = kind<Secret>('', 'v1', 'secrets', 'Secret');
+export const LEASES = kind<Lease>('coordination.k8s.io', 'v1', 'leases', 'Lease');
+export const STORAGE_CLASSES = kind<StorageClass>('storage.k8s.io', 'v1', 'storageclasses', 'StorageClass', false);
+export const CSI_DRIVERS = kind<CSIDriver>('storage.k8s.io', 'v1', 'csidrivers', 'CSIDriver', false);
+export const DATA_VOLUMES = kind<DataVolume>(CDI, 'v1beta1', 'datavolumes', 'DataVolume');
+export const IMPORT_SOURCES = kind<VolumeImportSource>(CDI, 'v1beta1', 'volumeimportsources', 'VolumeImportSource');
+export const STORAGE_PROFILES = kind<StorageProfile>(CDI, 'v1beta1', 'storageprofiles', 'StorageProfile', false);
+export const CDI_CONFIGS = kind<CdiConfig>(CDI, 'v1beta1', 'cdiconfigs', 'CDIConfig', false);
+export const CDIS = kind<Cdi>(CDI, 'v1beta1', 'cdis', 'CDI', false);
+
+/** `v1`, `storage.k8s.io/v1`: as objects of the kind name it. */
+export function apiVersionOf({ group, version }: Resource<unknown>): string {
+  return group === '' ? version : `${group}/${version}`;
+}
+
+/**
+ * Where the objects of a kind are, or one of them, or a part of it such as its status. Names are of RFC 1123 where they come
+ * from the API server; what a user wrote is encoded.
+ */
+export function pathOf(resource: Resource<unknown>, namespace?: string, name?: string, part?: string): string {
+  const root = resource.group === '' ? '/api' : `/apis/${resource.group}`;
+  const inside = resource.namespaced && namespace ? `/namespaces/${encodeURIComponent(namespace)}` : '';
+  const one = name === undefined ? '' : `/${encodeURIComponent(name)}${part === undefined ? '' : `/${part}`}`;
+  return `${root}/${resource.version}${inside}/${resource.plural}${one}`;
+}
