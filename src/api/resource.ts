@@ -11,6 +11,7 @@ import type { CSIDriver, StorageClass } from 'kubernetes-types/storage/v1.js';
 import type { Cdi, CdiConfig } from './config.ts';
 import type { DataVolume } from './datavolume.ts';
 import type { VolumeImportSource } from './populators.ts';
+import type { SnapshotClass } from './snapshot-class.ts';
 import type { StorageProfile } from './storage-profile.ts';
 
 /** A kind of objects that an API server has; `T` is what one looks like. */
@@ -32,7 +33,8 @@ const kind = <T>(group: string, version: string, plural: string, name: string, n
   kind: name,
   namespaced,
 });
-const CDI = 'cdi.kubevirt.io';
+/** Of CDI's resources. */
+export const CDI_GROUP = 'cdi.kubevirt.io';
 
 export const PODS = kind<Pod>('', 'v1', 'pods', 'Pod');
 export const CLAIMS = kind<PersistentVolumeClaim>('', 'v1', 'persistentvolumeclaims', 'PersistentVolumeClaim');
@@ -43,11 +45,24 @@ export const SECRETS = kind<Secret>('', 'v1', 'secrets', 'Secret');
 export const LEASES = kind<Lease>('coordination.k8s.io', 'v1', 'leases', 'Lease');
 export const STORAGE_CLASSES = kind<StorageClass>('storage.k8s.io', 'v1', 'storageclasses', 'StorageClass', false);
 export const CSI_DRIVERS = kind<CSIDriver>('storage.k8s.io', 'v1', 'csidrivers', 'CSIDriver', false);
-export const DATA_VOLUMES = kind<DataVolume>(CDI, 'v1beta1', 'datavolumes', 'DataVolume');
-export const IMPORT_SOURCES = kind<VolumeImportSource>(CDI, 'v1beta1', 'volumeimportsources', 'VolumeImportSource');
-export const STORAGE_PROFILES = kind<StorageProfile>(CDI, 'v1beta1', 'storageprofiles', 'StorageProfile', false);
-export const CDI_CONFIGS = kind<CdiConfig>(CDI, 'v1beta1', 'cdiconfigs', 'CDIConfig', false);
-export const CDIS = kind<Cdi>(CDI, 'v1beta1', 'cdis', 'CDI', false);
+export const DATA_VOLUMES = kind<DataVolume>(CDI_GROUP, 'v1beta1', 'datavolumes', 'DataVolume');
+export const IMPORT_SOURCES = kind<VolumeImportSource>(
+  CDI_GROUP,
+  'v1beta1',
+  'volumeimportsources',
+  'VolumeImportSource',
+);
+export const STORAGE_PROFILES = kind<StorageProfile>(CDI_GROUP, 'v1beta1', 'storageprofiles', 'StorageProfile', false);
+export const CDI_CONFIGS = kind<CdiConfig>(CDI_GROUP, 'v1beta1', 'cdiconfigs', 'CDIConfig', false);
+export const CDIS = kind<Cdi>(CDI_GROUP, 'v1beta1', 'cdis', 'CDI', false);
+
+export const VOLUME_SNAPSHOT_CLASSES = kind<SnapshotClass>(
+  'snapshot.storage.k8s.io',
+  'v1',
+  'volumesnapshotclasses',
+  'VolumeSnapshotClass',
+  false,
+);
 
 /** `v1`, `storage.k8s.io/v1`: as objects of the kind name it. */
 export function apiVersionOf({ group, version }: Resource<unknown>): string {

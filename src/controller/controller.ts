@@ -1,0 +1,223 @@
+import { type Stored, keyOf } from '../api/meta.ts';
+import type { PersistentVolumeClaim } from 'kubernetes-types/core/v1.js';
+import { KubeError } from '../kube/client.ts';
+import { Queue } from '../kube/queue.ts';
+import type { Actor } from './act.ts';
+import type { Decision, Refusal } from './decision.ts';
+import { decideConfig } from './decide/config.ts';
+import { decideDataVolume } from './decide/datavolume.ts';
+import { decideImport, isImport, isOver } from './decide/import.ts';
+import { decideInstallation } from './decide/installation.ts';
+import { decidePopulation, importSourceOf } from './decide/population.ts';
+import { decideProfile } from './decide/profile.ts';
+import type { Log } from './log.ts';
+import type { Views } from './views.ts';
+import { targetOf, type World } from './world.ts';
+
+/** Keys that are handled at a time: most of it is waiting for the API server. */
+const WORKERS = 8;
+/** Milliseconds from one that ended to those that wait for their turn: several that end together are one. */
+const SOON = 200;
+
+type Kind = 'dv' | 'import' | 'population' | 'profile' | 'config' | 'cdi';
+
+/** Decides anew for whatever a change touches, and carries it out: one queue for all kinds, one worker a key. */
+export class Controller {
+  readonly #world: World;
+  readonly #views: Views;
+  readonly #actor: Actor;
+  readonly #log: Log;
+  readonly #queue = new Queue();
+  /** What was refused last, by key: the state says it, and it is tried again. */
+  readonly #refused = new Map<string, Refusal>();
+  /** Claims that wait for their turn. */
+  readonly #waiting = new Set<string>();
+
+  constructor(world: World, views: Views, actor: Actor, log: Log) {
+    this.#world = world;
+    this.#views = views;
+    this.#actor = actor;
+    this.#log = log;
+    this.#listen();
+  }
+
+  /** Until it is aborted. */
+  async run(signal: AbortSignal): Promise<void> {
+    this.#all();
+    await this.#queue.run(WORKERS, (key) => this.#handle(key), signal);
+  }
+
+  /** Progress of a pod has been read. */
+  moved(claim: string): void {
+    this.#add('dv', claim);
+    const target = targetOf(this.#world.claims.get(claim) as Stored<PersistentVolumeClaim>);
+    if (target) this.#add('population', target);
+  }
+
+  #add(kind: Kind, key: string): void {
+    this.#queue.add(`${kind} ${key}`);
+  }
+
+  #listen(): void {
+    const { dataVolumes, claims, pods, volumes, importSources, storageClasses, profiles, configs, installations } = this.#world;
+    dataVolumes.watch(({ before, after }) => this.#add('dv', keyOf((after ?? before) as never)));
+    claims.watch(({ before, after }) => this.#touched((after ?? before) as Stored<PersistentVolumeClaim>));
+    pods.watch(({ before, after }) => {
+      const pod = after ?? before;
+      for (const { persistentVolumeClaim: claim } of pod?.spec.volumes ?? [])
+        if (claim) this.#add('import', `${pod?.metadata.namespace}/${claim.claimName}`);
+      if (!after) this.#turn();
+    });
+    volumes.watch(({ before, after }) => {
+      for (const { spec } of [before, after].filter((one) => one !== undefined)) {
+        if (!spec.claimRef) continue;
+        const claim = `${spec.claimRef.namespace}/${spec.claimRef.name}`;
+        const found = claims.get(claim);
+        if (found) this.#touched(found);
+        else this.#add('dv', claim);
+      }
+      if (!before || !after) this.#later('dv');
+    });
+    importSources.watch(({ before, after }) => {
+      const key = keyOf((after ?? before) as never);
+      for (const claim of claims.by('source', key)) this.#touched(claim);
+    });
+    for (const events of [this.#world.claimEvents, this.#world.podEvents])
+      events.watch(({ after }) => {
+        const { kind, namespace, name } = after?.involvedObject ?? {};
+        if (!name) return;
+        const claim = kind === 'Pod' ? pods.get(`${namespace}/${name}`)?.spec.volumes : undefined;
+        const names = claim?.flatMap(({ persistentVolumeClaim: one }) => one?.claimName ?? []) ?? (kind === 'Pod' ? [] : [name]);
+        for (const one of names) {
+          const found = claims.get(`${namespace}/${one}`);
+          if (found) this.#touched(found);
+        }
+      });
+    storageClasses.watch(({ before, after }) => {
+      this.#add('profile', keyOf((after ?? before) as never));
+      this.#add('config', '');
+      this.#later('dv', 'population');
+    });
+    profiles.watch(({ before, after }) => {
+      this.#add('profile', keyOf((after ?? before) as never));
+      this.#later('dv');
+    });
+    this.#world.snapshotClasses.watch(() => {
+      for (const one of storageClasses.list()) this.#add('profile', keyOf(one));
+    });
+    configs.watch(() => {
+      this.#add('config', '');
+      this.#later('dv', 'import');
+    });
+    installations.watch(({ before, after }) => {
+      this.#add('config', '');
+      this.#add('cdi', keyOf((after ?? before) as never));
+    });
+  }
+
+  /** Whatever rests on a claim. */
+  #touched(claim: Stored<PersistentVolumeClaim>): void {
+    const key = keyOf(claim);
+    if (this.#world.dataVolumes.get(key)) this.#add('dv', key);
+    if (isImport(claim)) this.#add('import', key);
+    if (importSourceOf(claim) !== undefined) this.#add('population', key);
+    const target = targetOf(claim);
+    if (target) this.#add('population', target);
+    if (target) this.#add('dv', target);
+    if (isOver(claim)) this.#turn();
+  }
+
+  /** Those that are not done: what they wait for may have come. */
+  #later(...kinds: readonly ('dv' | 'import' | 'population')[]): void {
+    const { dataVolumes, claims } = this.#world;
+    if (kinds.includes('dv'))
+      for (const dv of dataVolumes.list()) if (dv.status?.phase !== 'Succeeded') this.#add('dv', keyOf(dv));
+    for (const claim of claims.list()) {
+      if (kinds.includes('import') && isImport(claim) && !isOver(claim)) this.#add('import', keyOf(claim));
+      if (kinds.includes('population') && importSourceOf(claim) && !claim.spec.volumeName)
+        this.#add('population', keyOf(claim));
+    }
+  }
+
+  #all(): void {
+    const { dataVolumes, claims, storageClasses, profiles, installations } = this.#world;
+    for (const one of dataVolumes.list()) this.#add('dv', keyOf(one));
+    for (const one of claims.list()) this.#touched(one);
+    for (const one of [...storageClasses.list(), ...profiles.list()]) this.#add('profile', keyOf(one));
+    for (const one of installations.list()) this.#add('cdi', keyOf(one));
+    this.#add('config', '');
+  }
+
+  /** Somebody else may begin. */
+  #turn(): void {
+    for (const key of this.#waiting) this.#queue.addAfter(`import ${key}`, SOON);
+  }
+
+  async #handle(text: string): Promise<void> {
+    const [kind, key] = [text.slice(0, text.indexOf(' ')) as Kind, text.slice(text.indexOf(' ') + 1)];
+    try {
+      await this.#decided(text, this.#deciderOf(kind, key));
+    } catch (error) {
+      // Somebody was quicker: what they did comes by the watch, and the key with it.
+      const conflict = error instanceof KubeError && error.status === 409;
+      this.#log(conflict ? 'debug' : 'warn', `${text}: ${error instanceof Error ? error.message : String(error)}`, { key });
+      throw error;
+    }
+  }
+
+  /** What is decided for a key, again with what was refused of it. */
+  #deciderOf(kind: Kind, key: string): (refused?: Refusal) => readonly Decision[] {
+    const world = this.#world;
+    const now = (): string => new Date().toISOString().replace(/\.\d+Z$/, 'Z');
+    switch (kind) {
+      case 'dv':
+        return (refused) => {
+          const dv = world.dataVolumes.get(key);
+          return dv ? decideDataVolume(this.#views.dataVolume(dv, now(), refused)) : [];
+        };
+      case 'import':
+        return (refused) => this.#import(key, refused);
+      case 'population':
+        return (refused) => {
+          const claim = world.claims.get(key);
+          const seen = claim && this.#views.population(claim, refused);
+          return seen ? decidePopulation(seen) : [];
+        };
+      case 'profile':
+        return () => decideProfile(this.#views.profile(key, now()));
+      case 'config':
+        return () => decideConfig(this.#views.configuration());
+      case 'cdi':
+        return () => decideInstallation(this.#views.installation(key, now()));
+    }
+  }
+
+  #import(key: string, refused: Refusal | undefined): readonly Decision[] {
+    const claim = this.#world.claims.get(key);
+    const seen = claim && this.#views.import(claim, refused);
+    if (seen?.turn) this.#waiting.add(key);
+    else this.#waiting.delete(key);
+    return seen ? decideImport(seen) : [];
+  }
+
+  async #decided(text: string, decide: (refused?: Refusal) => readonly Decision[]): Promise<void> {
+    const before = this.#refused.get(text);
+    const claim = text.startsWith('import ') ? text.slice('import '.length) : undefined;
+    let decisions = decide(before);
+    const starts = claim !== undefined && decisions.some(({ act }) => act === 'create');
+    if (starts) this.#views.starting.add(claim);
+    try {
+      let carried = await this.#actor.carryOut(decisions);
+      if (carried.refused && carried.refused.message !== before?.message) {
+        this.#refused.set(text, carried.refused);
+        decisions = decide(carried.refused);
+        carried = await this.#actor.carryOut(decisions);
+      }
+      if (!carried.refused) this.#refused.delete(text);
+      const again = decisions.find((one) => one.act === 'again')?.seconds;
+      if (carried.refused || carried.again !== undefined) this.#queue.addAfter(text, (carried.again ?? again ?? 15) * 1000);
+    } finally {
+      if (starts) this.#views.starting.delete(claim);
+    }
+  }
+}

@@ -1,0 +1,194 @@
+import type { Event, PersistentVolumeClaim, Pod } from 'kubernetes-types/core/v1.js';
+import { ANNOTATION } from '../../api/claim.ts';
+import { isControlledBy, type Stored } from '../../api/meta.ts';
+import { CLAIMS, PODS } from '../../api/resource.ts';
+import { annotate, type Decision, type Refusal } from '../decision.ts';
+import { type ImportPod, importPod, importPodName } from '../import-pod.ts';
+import { scratchClaim, scratchName } from '../scratch-claim.ts';
+import type { Settings, WorkerSettings } from '../settings.ts';
+import { annotationsOfPod, endingOf, endOf, inWords, isMismatch } from './pod-state.ts';
+import { type Turn, waitsFor } from './turn.ts';
+
+/** What is seen of a claim that is to be filled by an import, whoever asked for it. */
+export interface ImportSeen {
+  readonly claim: Stored<PersistentVolumeClaim>;
+  /** For which it is: itself, or the one in whose place it is filled. */
+  readonly target: Stored<PersistentVolumeClaim>;
+  /** Of the name that its import pod has. */
+  readonly pod?: Stored<Pod>;
+  /** Pods that run and have the claim, besides that one. */
+  readonly users: readonly Stored<Pod>[];
+  /** The last warning about the pod. */
+  readonly event?: Stored<Event>;
+  /** Whether a pod of ours may be the first consumer of the claim's volume. */
+  readonly mayConsumeFirst: boolean;
+  /** What it waits for, while others have their turn. */
+  readonly turn?: Turn;
+  readonly scratch?: Stored<PersistentVolumeClaim>;
+  readonly scratchClass?: string;
+  /** What was refused of the last decision about it. */
+  readonly refused?: Refusal;
+  readonly pods: Pick<ImportPod, 'owner' | 'overhead' | 'insecure'>;
+  readonly settings: Settings;
+  readonly workers: WorkerSettings;
+}
+
+/** Whether a claim says what it is to be filled with. */
+export function isImport(claim: Stored<PersistentVolumeClaim>): boolean {
+  const annotations = claim.metadata.annotations ?? {};
+  if (ANNOTATION.externalPopulation in annotations) return false;
+  return ANNOTATION.endpoint in annotations || ANNOTATION.source in annotations;
+}
+
+export function isBound(claim: Stored<PersistentVolumeClaim>): boolean {
+  return claim.status?.phase === 'Bound';
+}
+
+/** Whether nothing is to be done any more: filled, or failed for good. */
+export function isOver(claim: Stored<PersistentVolumeClaim>): boolean {
+  const annotations = claim.metadata.annotations ?? {};
+  return annotations[ANNOTATION.podPhase] === 'Succeeded' || annotations[ANNOTATION.fatalError] === 'true';
+}
+
+/** Whether its pod is wanted and not there: it waits for its turn. */
+export function wantsPod(claim: Stored<PersistentVolumeClaim>, mayConsumeFirst: boolean): boolean {
+  return !claim.metadata.deletionTimestamp && !isOver(claim) && (isBound(claim) || mayConsumeFirst);
+}
+
+/** Seconds after which is tried again what was refused, or what waits for other pods. */
+const AGAIN = 15;
+
+/** What is to be done for a claim that is filled by an import: its pod, and what the pod's state says on the claim. */
+export function decideImport(seen: ImportSeen): Decision[] {
+  const { claim, pod } = seen;
+  if (pod && !isControlledBy(pod, claim)) return foreign(seen, pod);
+  // The pod keeps a claim from going that is being deleted (finalizer kubernetes.io/pvc-protection).
+  if (claim.metadata.deletionTimestamp) return pod ? [remove(pod)] : [];
+  if (isOver(claim)) return pod && !retained(claim) && !isFatal(claim) ? [remove(pod)] : [];
+  return pod ? withPod(seen, pod) : withoutPod(seen);
+}
+
+const subject = (claim: Stored<PersistentVolumeClaim>) => ({ resource: CLAIMS, object: claim });
+const isFatal = (claim: Stored<PersistentVolumeClaim>): boolean =>
+  claim.metadata.annotations?.[ANNOTATION.fatalError] === 'true';
+const retained = (claim: Stored<PersistentVolumeClaim>): boolean =>
+  claim.metadata.annotations?.[ANNOTATION.retain] === 'true';
+
+function remove(pod: Stored<Pod>): Decision {
+  return { act: 'delete', subject: { resource: PODS, object: pod } };
+}
+
+/** Never used, whatever it is: it has the name only. */
+function foreign({ claim }: ImportSeen, pod: Stored<Pod>): Decision[] {
+  const message = `the pod ${pod.metadata.name} was not made for this claim and keeps its import from having one: delete it`;
+  return [...annotate(subject(claim), notRunning('PodNameTaken', message)), { act: 'again', seconds: AGAIN }];
+}
+
+function notRunning(reason: string, message: string): Record<string, string> {
+  return {
+    [ANNOTATION.running]: 'false',
+    [ANNOTATION.runningReason]: reason,
+    [ANNOTATION.runningMessage]: message,
+  };
+}
+
+function withPod(seen: ImportSeen, pod: Stored<Pod>): Decision[] {
+  const { claim } = seen;
+  const before = claim.metadata.annotations;
+  const told = annotationsOfPod(pod, before, seen.event ? { event: seen.event } : {});
+  const phase = pod.status?.phase;
+  if (pod.metadata.deletionTimestamp) return annotate(subject(claim), told);
+  // Evicted, or its node is lost: a successor of the same name when it is gone.
+  if (phase === 'Failed') return [...annotate(subject(claim), told), remove(pod)];
+  if (phase !== 'Succeeded')
+    return [...scratchOf(seen, pod), ...annotate(subject(claim), told), ...failures(seen, pod)];
+  const ending = endingOf(endOf(pod)?.message);
+  if (isMismatch(ending)) {
+    return [
+      ...annotate(subject(claim), { ...told, [ANNOTATION.podPhase]: 'Failed', [ANNOTATION.fatalError]: 'true' }),
+      tell(claim, 'Warning', 'ErrImportFailed', ending?.message ?? ''),
+    ];
+  }
+  if (ending?.scratchSpaceRequired) {
+    const again = { ...told, [ANNOTATION.podPhase]: 'Pending', [ANNOTATION.requiresScratch]: 'true' };
+    return [...annotate(subject(claim), again), remove(pod)];
+  }
+  return [
+    ...annotate(subject(claim), told),
+    tell(claim, 'Normal', 'ImportSucceeded', 'Import Successful'),
+    ...(retained(claim) ? [] : [remove(pod)]),
+  ];
+}
+
+function tell(
+  claim: Stored<PersistentVolumeClaim>,
+  type: 'Normal' | 'Warning',
+  reason: string,
+  message: string,
+): Decision {
+  return { act: 'tell', about: subject(claim), type, reason, message };
+}
+
+/** An event for each try that ended with an error: known by the count of restarts, which only grows. */
+function failures({ claim }: ImportSeen, pod: Stored<Pod>): Decision[] {
+  const end = endOf(pod);
+  if (!end || end.exitCode === 0) return [];
+  const before = Number(claim.metadata.annotations?.[ANNOTATION.podRestarts] ?? 0);
+  const restarts = pod.status?.containerStatuses?.[0]?.restartCount ?? 0;
+  const first = restarts === 0 && claim.metadata.annotations?.[ANNOTATION.runningReason] !== 'Error';
+  if (restarts <= before && !first) return [];
+  return [tell(claim, 'Warning', 'ErrImportFailed', inWords(end.message ?? `status ${end.exitCode}`))];
+}
+
+function withoutPod(seen: ImportSeen): Decision[] {
+  const { claim, target, users, turn, refused } = seen;
+  if (!wantsPod(claim, seen.mayConsumeFirst)) return [];
+  const [user] = users;
+  if (user) {
+    const { namespace, name } = user.metadata;
+    const message = `pod ${namespace}/${name} using PersistentVolumeClaim ${claim.metadata.name}`;
+    const state = annotate(
+      subject(claim),
+      notRunning('ImportTargetInUse', `${message}: stop it, and the import begins`),
+    );
+    return [...state, ...(state.length > 0 ? [tell(claim, 'Warning', 'ImportTargetInUse', message)] : [])];
+  }
+  if (turn) return annotate(subject(claim), notRunning('Queued', waitsFor(turn)));
+  const wanted: ImportPod = {
+    claim,
+    target,
+    ...seen.pods,
+    ...(needsScratch(claim) ? { scratch: scratchName(claim) } : {}),
+  };
+  const pod = importPod(wanted, seen.settings, seen.workers);
+  const create: Decision = { act: 'create', resource: PODS, object: pod as never, owner: subject(claim) };
+  const named = { [ANNOTATION.importPod]: importPodName(claim) };
+  if (refused) return [...tellRefused(seen, refused), create, { act: 'again', seconds: AGAIN }];
+  return [
+    ...annotate(subject(claim), {
+      ...named,
+      [ANNOTATION.podRestarts]: claim.metadata.annotations?.[ANNOTATION.podRestarts] ?? '0',
+    }),
+    create,
+  ];
+}
+
+function needsScratch(claim: Stored<PersistentVolumeClaim>): boolean {
+  return claim.metadata.annotations?.[ANNOTATION.requiresScratch] === 'true';
+}
+
+/** The claim that the pod waits for, which goes with the pod. */
+function scratchOf(seen: ImportSeen, pod: Stored<Pod>): Decision[] {
+  if (!needsScratch(seen.claim) || seen.scratch) return [];
+  const object = scratchClaim(seen.claim, pod, seen.pods.overhead, seen.scratchClass);
+  return [{ act: 'create', resource: CLAIMS, object: object as never, owner: { resource: PODS, object: pod } }];
+}
+
+function tellRefused({ claim }: ImportSeen, { message }: Refusal): Decision[] {
+  const quota = message.includes('exceeded quota');
+  const reason = quota ? 'ErrExceededQuota' : 'ErrStartingPod';
+  const remedy = quota ? 'it begins when quota is free' : 'it is tried again';
+  const text = `Error starting pod '${importPodName(claim)}': ${message} (${remedy})`;
+  const state = annotate(subject(claim), notRunning(reason, text));
+  return state.length === 0 ? [] : [...state, tell(claim, 'Warning', reason, text)];
+}

@@ -1,0 +1,117 @@
+import type { ContainerState, ContainerStatus, Event, Pod } from 'kubernetes-types/core/v1.js';
+import { ANNOTATION } from '../../api/claim.ts';
+import type { Stored } from '../../api/meta.ts';
+
+/** What the importer leaves in its termination message (docs/importer.md). */
+export interface Ending {
+  readonly scratchSpaceRequired?: boolean;
+  readonly preallocationApplied?: boolean;
+  readonly message?: string;
+  readonly labels?: Readonly<Record<string, string>>;
+}
+
+/** Reasons for which a container waits since its image cannot be had (kubelet, pkg/kubelet/images/types.go). */
+const PULL = ['ImagePullBackOff', 'ErrImagePull', 'InvalidImageName', 'ErrImageNeverPull'];
+/** Between two tries of a container that ended with an error (kubelet). */
+const BACK_OFF = 'CrashLoopBackOff';
+/** Texts for which clients know one sentence; ours follows it. */
+const TOO_SMALL =
+  /is larger than the reported available|no space left on device|file largest block is bigger than maxblock|disk quota exceeded/;
+
+/** A mismatch is told with status 0, so that it is not tried again. */
+export function isMismatch(ending: Ending | undefined): boolean {
+  return /checksum (validation failed|mismatch)/.test(ending?.message ?? '');
+}
+
+/** The JSON of a termination message; undefined for plain text. */
+export function endingOf(message: string | undefined): Ending | undefined {
+  if (!message?.startsWith('{')) return undefined;
+  try {
+    const parsed: unknown = JSON.parse(message);
+    return typeof parsed === 'object' && parsed !== null ? (parsed as Ending) : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+/** Of the pod's one container. */
+export function containerOf(pod: Stored<Pod>): ContainerStatus | undefined {
+  return pod.status?.containerStatuses?.[0];
+}
+
+/** The last end of the pod's container: of now, or of the try before. */
+export function endOf(pod: Stored<Pod>): NonNullable<ContainerState['terminated']> | undefined {
+  const status = containerOf(pod);
+  return status?.state?.terminated ?? status?.lastState?.terminated;
+}
+
+/** The sentence for people: what clients match on comes first, the numbers after it. */
+export function inWords(message: string): string {
+  return TOO_SMALL.test(message) ? `DataVolume too small to contain image: ${message}` : message;
+}
+
+interface Told {
+  readonly status: 'true' | 'false';
+  readonly reason: string;
+  readonly message: string;
+}
+
+/** What keeps a pod from running that its own status does not tell: a volume that cannot be mounted. */
+export interface PodTrouble {
+  readonly event?: Stored<Event>;
+}
+
+/** Whether the pod runs, else why not (cdi.md §2.3). */
+export function runningOf(pod: Stored<Pod>, { event }: PodTrouble = {}): Told {
+  const status = containerOf(pod);
+  const state = status?.state;
+  if (state?.running) return { status: 'true', reason: 'Pod is running', message: '' };
+  const not = (reason: string, message: string): Told => ({ status: 'false', reason, message: inWords(message) });
+  const unscheduled = pod.status?.conditions?.find(({ type, status: is }) => type === 'PodScheduled' && is === 'False');
+  if (unscheduled) return not('Unschedulable', `Importer pod cannot be scheduled: ${unscheduled.message ?? ''}`);
+  if (state?.terminated) return ended(state.terminated);
+  const { reason = '', message = '' } = state?.waiting ?? {};
+  if (PULL.includes(reason)) {
+    return not('ImagePullFailed', `failed to pull image: ${pod.spec.containers[0]?.image}: ${message}`);
+  }
+  // The try before says more than that there will be another.
+  if (reason === BACK_OFF && status?.lastState?.terminated) return ended(status.lastState.terminated);
+  if (reason === '' || reason === 'ContainerCreating') {
+    return not(reason || 'ContainerCreating', event?.message ?? (message || 'the pod is being started'));
+  }
+  return not(reason, message);
+}
+
+function ended({ message = '', reason = 'Error', exitCode }: NonNullable<ContainerState['terminated']>): Told {
+  const said = endingOf(message);
+  if (exitCode === 0 && said?.scratchSpaceRequired)
+    return { status: 'false', reason: 'Scratch space required', message: 'scratch space required and none found' };
+  if (exitCode === 0 && isMismatch(said))
+    return { status: 'false', reason: 'ChecksumError', message: said?.message ?? '' };
+  if (exitCode === 0) return { status: 'false', reason: 'Completed', message: said?.message ?? message };
+  const failedToPull = message.includes('failed to pull image');
+  const text = message || `the importer ended with status ${exitCode}`;
+  return { status: 'false', reason: failedToPull ? 'ImagePullFailed' : reason, message: inWords(text) };
+}
+
+/** The annotations that tell of a pod; null removes. Restarts only grow: the pod of before may have had more. */
+export function annotationsOfPod(
+  pod: Stored<Pod>,
+  before: Readonly<Record<string, string>> | undefined,
+  trouble: PodTrouble,
+): Record<string, string | null> {
+  const running = runningOf(pod, trouble);
+  const restarts = Math.max(Number(before?.[ANNOTATION.podRestarts] ?? 0), containerOf(pod)?.restartCount ?? 0);
+  const end = endOf(pod);
+  const said = end?.exitCode === 0 ? endingOf(end.message) : undefined;
+  return {
+    [ANNOTATION.podPhase]: pod.status?.phase ?? 'Pending',
+    [ANNOTATION.podReady]: String(running.status === 'true'),
+    [ANNOTATION.podRestarts]: String(restarts),
+    [ANNOTATION.podSchedulable]: String(running.reason !== 'Unschedulable'),
+    [ANNOTATION.running]: running.status,
+    [ANNOTATION.runningReason]: running.reason,
+    [ANNOTATION.runningMessage]: running.message,
+    ...(said?.preallocationApplied ? { [ANNOTATION.preallocation]: 'true' } : {}),
+  };
+}

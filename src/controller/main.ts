@@ -1,0 +1,58 @@
+// The controller: keeps DataVolumes, claims and profiles of a cluster as they are to be. One of several acts at a time.
+import { Kube } from '../kube/client.ts';
+import { inCluster } from '../kube/in-cluster.ts';
+import { lead } from '../kube/lease.ts';
+import { Recorder } from '../kube/recorder.ts';
+import { Actor } from './act.ts';
+import { Controller } from './controller.ts';
+import { logTo } from './log.ts';
+import { Progress } from './progress.ts';
+import { settingsOf } from './settings.ts';
+import { Views } from './views.ts';
+import { World } from './world.ts';
+
+/** CDI's own: the two never act at once. */
+const LEASE = 'cdi-controller-leader-election-helper';
+
+const stop = new AbortController();
+for (const name of ['SIGTERM', 'SIGINT'] as const) process.on(name, () => stop.abort(new Error(`stopped by ${name}`)));
+
+let verbose = false;
+const log = logTo((line) => void process.stderr.write(line), () => verbose);
+try {
+  const server = inCluster(process.env);
+  const settings = settingsOf(process.env, await server.namespace());
+  await using kube = new Kube(server);
+  const recorder = new Recorder(kube, { component: 'cdi-controller', instance: settings.identity });
+  const world = new World(kube);
+  await using progress = new Progress();
+  const views = new Views(world, settings, progress.of);
+  world.configs.watch(() => {
+    verbose = (views.config?.spec?.logVerbosity ?? 1) > 1;
+  });
+  const actor = new Actor(kube, recorder, (resource, object) => world.learn(resource, object));
+  const watching = world.run(stop.signal);
+  const acting = lead(
+    kube,
+    { namespace: settings.namespace, name: LEASE, identity: settings.identity },
+    async (leading) => {
+      log('info', 'successfully acquired lease', { lease: LEASE });
+      await world.synced();
+      const controller = new Controller(world, views, actor, log);
+      const reading = progress.run(
+        () => world.pods.list(),
+        (claim) => controller.moved(claim),
+        leading,
+      );
+      await Promise.all([controller.run(leading), reading]);
+    },
+    stop.signal,
+  );
+  await Promise.all([watching, acting]);
+} catch (error) {
+  if (!stop.signal.aborted) {
+    log('warn', error instanceof Error ? error.message : String(error));
+    process.exitCode = 1;
+  }
+}
+process.exit();

@@ -1,0 +1,189 @@
+import type { Event, PersistentVolume, PersistentVolumeClaim, Pod } from 'kubernetes-types/core/v1.js';
+import type { CSIDriver, StorageClass } from 'kubernetes-types/storage/v1.js';
+import type { Cdi, CdiConfig } from '../api/config.ts';
+import type { DataVolume } from '../api/datavolume.ts';
+import { controllerOf, type Stored } from '../api/meta.ts';
+import type { VolumeImportSource } from '../api/populators.ts';
+import {
+  CDI_CONFIGS,
+  CDIS,
+  CLAIMS,
+  CSI_DRIVERS,
+  DATA_VOLUMES,
+  EVENTS,
+  IMPORT_SOURCES,
+  PODS,
+  type Resource,
+  STORAGE_CLASSES,
+  STORAGE_PROFILES,
+  VOLUME_SNAPSHOT_CLASSES,
+  VOLUMES,
+} from '../api/resource.ts';
+import type { SnapshotClass } from '../api/snapshot-class.ts';
+import type { StorageProfile } from '../api/storage-profile.ts';
+import { Cache } from '../kube/cache.ts';
+import type { Kube, Written } from '../kube/client.ts';
+import { Reflector, type ReflectorOptions } from '../kube/reflector.ts';
+import { importSourceOf } from './decide/population.ts';
+
+/** A kind, what is known of it, and what of it is watched. */
+interface Watched<T extends Written> {
+  readonly resource: Resource<T>;
+  readonly cache: Cache<T>;
+  readonly options?: ReflectorOptions<T>;
+}
+
+/** All that is seen of the cluster: one cache a kind, kept in step by a watch. */
+export class World {
+  readonly dataVolumes = new Cache<DataVolume>();
+  readonly claims = new Cache<PersistentVolumeClaim>({
+    /** Claims that are to be filled from a VolumeImportSource, by `namespace/name` of that. */
+    source: (claim) => {
+      const name = importSourceOf(claim);
+      return name === undefined ? [] : [`${claim.metadata.namespace}/${name}`];
+    },
+  });
+  readonly pods = new Cache<Pod>({
+    /** By `namespace/name` of each claim that they have. */
+    claim: (pod) => claimsOf(pod).map((name) => `${pod.metadata.namespace}/${name}`),
+  });
+  readonly volumes = new Cache<PersistentVolume>({
+    /** By `namespace/name` of the claim that they are for. */
+    claim: ({ spec: { claimRef } }) => (claimRef ? [`${claimRef.namespace}/${claimRef.name}`] : []),
+  });
+  readonly storageClasses = new Cache<StorageClass>();
+  readonly csiDrivers = new Cache<CSIDriver>();
+  readonly snapshotClasses = new Cache<SnapshotClass>();
+  readonly importSources = new Cache<VolumeImportSource>();
+  readonly profiles = new Cache<StorageProfile>();
+  readonly configs = new Cache<CdiConfig>();
+  readonly installations = new Cache<Cdi>();
+  /** All about claims, and warnings about our pods; only the newest about each object is of interest. */
+  readonly claimEvents = new Cache<Event>({ about: aboutOf });
+  readonly podEvents = new Cache<Event>({ about: aboutOf });
+
+  readonly #kube: Kube;
+  readonly #watched: readonly Watched<Written>[];
+
+  constructor(kube: Kube) {
+    this.#kube = kube;
+    const one = <T extends Written>(resource: Resource<T>, cache: Cache<T>, options?: ReflectorOptions<T>) =>
+      ({ resource, cache, ...(options ? { options } : {}) }) as unknown as Watched<Written>;
+    this.#watched = [
+      one(DATA_VOLUMES, this.dataVolumes),
+      one(CLAIMS, this.claims),
+      one(PODS, this.pods, { keep: withClaims }),
+      one(VOLUMES, this.volumes),
+      one(STORAGE_CLASSES, this.storageClasses),
+      one(CSI_DRIVERS, this.csiDrivers),
+      one(IMPORT_SOURCES, this.importSources),
+      one(STORAGE_PROFILES, this.profiles),
+      one(CDI_CONFIGS, this.configs),
+      one(CDIS, this.installations),
+      one(EVENTS, this.claimEvents, { fieldSelector: 'involvedObject.kind=PersistentVolumeClaim', keep: shortened }),
+      one(EVENTS, this.podEvents, { fieldSelector: 'involvedObject.kind=Pod,type=Warning', keep: this.#ours }),
+      // A cluster may not have this kind at all: it is not waited for.
+      one(VOLUME_SNAPSHOT_CLASSES, this.snapshotClasses),
+    ];
+  }
+
+  /** Watches until it is aborted. */
+  async run(signal: AbortSignal): Promise<void> {
+    const watches = this.#watched.map(({ resource, cache, options }) => new Reflector(this.#kube, resource, cache, options));
+    await Promise.all(watches.map((one) => one.run(signal)));
+  }
+
+  /** When everything was seen once that decisions rest on. */
+  async synced(): Promise<void> {
+    const needed = this.#watched.filter(({ resource }) => resource.plural !== VOLUME_SNAPSHOT_CLASSES.plural);
+    await Promise.all(needed.map(({ cache }) => cache.synced));
+  }
+
+  /** What the API server answered to a write, which the watch will tell later. */
+  learn(resource: Resource<Written>, object: Stored<Written>): void {
+    if (resource.plural === EVENTS.plural) return;
+    this.#watched.find((one) => one.resource.plural === resource.plural)?.cache.learn(object);
+  }
+
+  /** The newest event about an object. */
+  eventAbout(cache: Cache<Event>, uid: string): Stored<Event> | undefined {
+    const time = (event: Stored<Event>): string => event.lastTimestamp ?? event.eventTime ?? '';
+    return cache
+      .by('about', uid)
+      .reduce<Stored<Event> | undefined>((best, one) => (best && time(best) > time(one) ? best : one), undefined);
+  }
+
+  /** Of warnings about pods, those about pods that have claims. */
+  readonly #ours = (event: Stored<Event>): Stored<Event> | undefined =>
+    this.pods.get(`${event.involvedObject.namespace}/${event.involvedObject.name}`) ? shortened(event) : undefined;
+}
+
+function aboutOf({ involvedObject: { uid = '' } }: Stored<Event>): string[] {
+  return [uid];
+}
+
+function claimsOf(pod: Stored<Pod>): string[] {
+  return (pod.spec.volumes ?? []).flatMap(({ persistentVolumeClaim }) => persistentVolumeClaim?.claimName ?? []);
+}
+
+/** Pods with claims, and of them what is looked at: a large cluster has many, and large ones. */
+function withClaims(pod: Stored<Pod>): Stored<Pod> | undefined {
+  if (claimsOf(pod).length === 0) return undefined;
+  const { name, namespace, uid, resourceVersion, ownerReferences, annotations, labels, deletionTimestamp } = pod.metadata;
+  const { phase, podIP, conditions, containerStatuses } = pod.status ?? {};
+  const ours = controllerOf(pod)?.kind === 'PersistentVolumeClaim';
+  return {
+    metadata: {
+      ...{ name, uid, resourceVersion },
+      ...(namespace ? { namespace } : {}),
+      ...(ownerReferences ? { ownerReferences } : {}),
+      ...(deletionTimestamp ? { deletionTimestamp } : {}),
+      ...(ours && labels ? { labels } : {}),
+      ...(annotations ? { annotations: ours ? annotations : provisioning(annotations) } : {}),
+    },
+    spec: {
+      containers: ours ? pod.spec.containers.map(({ name, image = '' }) => ({ name, image })) : [],
+      volumes: (pod.spec.volumes ?? []).filter(({ persistentVolumeClaim }) => persistentVolumeClaim),
+      ...(pod.spec.nodeName ? { nodeName: pod.spec.nodeName } : {}),
+    },
+    status: {
+      ...(phase ? { phase } : {}),
+      ...(ours && podIP ? { podIP } : {}),
+      ...(ours && conditions ? { conditions } : {}),
+      ...(ours && containerStatuses ? { containerStatuses } : {}),
+    },
+  };
+}
+
+/** On the pod by which KubeVirt makes the storage choose a node before the machine starts (kubevirt, api: EphemeralProvisioningObject). */
+const PROVISIONING = 'kubevirt.io/ephemeral-provisioning';
+
+function provisioning(annotations: Readonly<Record<string, string>>): Record<string, string> {
+  return PROVISIONING in annotations ? { [PROVISIONING]: annotations[PROVISIONING] as string } : {};
+}
+
+/** Whether a pod keeps others from writing the claim: one that has ended does not, nor one that only makes it be bound. */
+export function isUsing(pod: Stored<Pod>): boolean {
+  const over = pod.status?.phase === 'Succeeded' || pod.status?.phase === 'Failed';
+  return !over && pod.metadata.annotations?.[PROVISIONING] === undefined;
+}
+
+function shortened(event: Stored<Event>): Stored<Event> {
+  const { name, namespace, uid, resourceVersion } = event.metadata;
+  const { involvedObject, reason, message, type, lastTimestamp, eventTime } = event;
+  return {
+    metadata: { ...{ name, uid, resourceVersion }, ...(namespace ? { namespace } : {}) },
+    involvedObject,
+    ...(reason ? { reason } : {}),
+    ...(message ? { message } : {}),
+    ...(type ? { type } : {}),
+    ...(lastTimestamp ? { lastTimestamp } : {}),
+    ...(eventTime ? { eventTime } : {}),
+  };
+}
+
+/** The claim that another one is filled in the place of; undefined where it is no such claim. */
+export function targetOf(claim: Stored<PersistentVolumeClaim>): string | undefined {
+  const owner = controllerOf(claim);
+  return owner?.kind === 'PersistentVolumeClaim' ? `${claim.metadata.namespace}/${owner.name}` : undefined;
+}

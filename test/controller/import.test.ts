@@ -1,0 +1,223 @@
+import type { Pod } from 'kubernetes-types/core/v1.js';
+import { expect, test } from 'vitest';
+import { ANNOTATION } from '../../src/api/claim.ts';
+import type { Stored } from '../../src/api/meta.ts';
+import { decideImport } from '../../src/controller/decide/import.ts';
+import type { Decision } from '../../src/controller/decision.ts';
+import { container, importing, importSeen, pod } from './objects.ts';
+
+/** Decisions in a word each, as tables compare them. */
+function words(decisions: readonly Decision[]): string[] {
+  return decisions.map((one) => {
+    if (one.act === 'create') return `create ${one.resource.kind} ${one.object.metadata.name}`;
+    if (one.act === 'delete') return `delete ${one.subject.resource.kind} ${one.subject.object.metadata.name}`;
+    if (one.act === 'tell') return `tell ${one.type} ${one.reason}`;
+    return one.act;
+  });
+}
+
+function annotations(decisions: readonly Decision[]): Record<string, string | null> {
+  const patches = decisions.flatMap((one) => (one.act === 'patch' ? [one.patch] : []));
+  return Object.assign(
+    {},
+    ...patches.map((one) => (one as { metadata?: { annotations?: object } }).metadata?.annotations),
+  );
+}
+
+const complete = JSON.stringify({
+  scratchSpaceRequired: false,
+  preallocationApplied: false,
+  message: 'Import Complete',
+});
+const ended = (exitCode: number, message: string): Pod['status'] => ({
+  phase: exitCode === 0 ? 'Succeeded' : 'Running',
+  containerStatuses: container({ terminated: { exitCode, message, reason: exitCode === 0 ? 'Completed' : 'Error' } }),
+});
+
+test('makes the pod of a bound claim, and marks the claim with its name', () => {
+  const decisions = decideImport(importSeen());
+  expect(words(decisions)).toEqual(['patch', 'create Pod importer-disk']);
+  expect(annotations(decisions)).toEqual({ [ANNOTATION.importPod]: 'importer-disk', [ANNOTATION.podRestarts]: '0' });
+});
+
+test('waits for a claim that is not bound, unless its pod may be the first consumer', () => {
+  const claim = importing({ phase: 'Pending' });
+  expect(decideImport(importSeen({ claim }))).toEqual([]);
+  expect(words(decideImport(importSeen({ claim, mayConsumeFirst: true })))).toContain('create Pod importer-disk');
+});
+
+test.each([
+  [
+    'Pending',
+    { phase: 'Pending', containerStatuses: container({ waiting: { reason: 'ContainerCreating' } }) },
+    { phase: 'Pending', running: 'false', reason: 'ContainerCreating' },
+  ],
+  [
+    'Running',
+    { phase: 'Running', containerStatuses: container({ running: {} }) },
+    { phase: 'Running', running: 'true', reason: 'Pod is running', ready: 'true' },
+  ],
+  [
+    'an image that cannot be had',
+    {
+      phase: 'Pending',
+      containerStatuses: container({ waiting: { reason: 'ImagePullBackOff', message: 'not found' } }),
+    },
+    { reason: 'ImagePullFailed', message: 'failed to pull image: registry.test/diskferry:dev: not found' },
+  ],
+  [
+    'a Secret that is missing',
+    {
+      phase: 'Pending',
+      containerStatuses: container({
+        waiting: { reason: 'CreateContainerConfigError', message: 'secret "keys" not found' },
+      }),
+    },
+    { reason: 'CreateContainerConfigError', message: 'secret "keys" not found' },
+  ],
+  [
+    'a pod that fits nowhere',
+    { phase: 'Pending', conditions: [{ type: 'PodScheduled', status: 'False', message: '0/1 nodes are available' }] },
+    {
+      reason: 'Unschedulable',
+      message: 'Importer pod cannot be scheduled: 0/1 nodes are available',
+      schedulable: 'false',
+    },
+  ],
+  [
+    'an error between two tries',
+    {
+      phase: 'Running',
+      containerStatuses: container(
+        { waiting: { reason: 'CrashLoopBackOff' } },
+        {
+          restartCount: 2,
+          lastState: {
+            terminated: { exitCode: 1, reason: 'Error', message: 'Unable to connect to http data source: 404' },
+          },
+        },
+      ),
+    },
+    { reason: 'Error', message: 'Unable to connect to http data source: 404', restarts: '2' },
+  ],
+  [
+    'an image that is too large',
+    ended(
+      1,
+      'Unable to process data: virtual image size 2 is larger than the reported available storage 1. A larger PVC is required',
+    ),
+    {
+      message:
+        'DataVolume too small to contain image: Unable to process data: virtual image size 2 is larger than the reported available storage 1. A larger PVC is required',
+    },
+  ],
+  [
+    'a registry that refuses',
+    ended(1, 'Unable to process data: failed to pull image: 401'),
+    { reason: 'ImagePullFailed' },
+  ],
+] as const)('tells of %s on the claim', (_, status, expected) => {
+  const told = annotations(decideImport(importSeen({ pod: pod(status as unknown as Pod['status']) })));
+  const keys = {
+    phase: 'podPhase',
+    running: 'running',
+    reason: 'runningReason',
+    message: 'runningMessage',
+    ready: 'podReady',
+    restarts: 'podRestarts',
+    schedulable: 'podSchedulable',
+  } as const;
+  for (const [name, value] of Object.entries(expected))
+    expect(told[ANNOTATION[keys[name as keyof typeof keys]]]).toBe(value);
+});
+
+test('a volume that cannot be mounted is told by the event about the pod', () => {
+  const event = { message: 'MountVolume.SetUp failed for volume "cdi-cert-vol": configmap "ca" not found' } as never;
+  const status = { phase: 'Pending', containerStatuses: container({ waiting: { reason: 'ContainerCreating' } }) };
+  const told = annotations(decideImport(importSeen({ pod: pod(status), event })));
+  expect(told[ANNOTATION.runningMessage]).toContain('configmap "ca" not found');
+});
+
+test('a pod that has done its work is told of, and then deleted', () => {
+  const seen = importSeen({ pod: pod(ended(0, complete)) });
+  expect(words(decideImport(seen))).toEqual(['patch', 'tell Normal ImportSucceeded', 'delete Pod importer-disk']);
+  expect(annotations(decideImport(seen))[ANNOTATION.podPhase]).toBe('Succeeded');
+  const retained = importing({ annotations: { [ANNOTATION.retain]: 'true' } });
+  expect(words(decideImport(importSeen({ claim: retained, pod: pod(ended(0, complete)) })))).not.toContain(
+    'delete Pod importer-disk',
+  );
+});
+
+test('a filled claim gets no pod again', () => {
+  const claim = importing({ annotations: { [ANNOTATION.podPhase]: 'Succeeded' } });
+  expect(decideImport(importSeen({ claim }))).toEqual([]);
+  expect(words(decideImport(importSeen({ claim, pod: pod(ended(0, complete)) })))).toEqual([
+    'delete Pod importer-disk',
+  ]);
+});
+
+test('a checksum that differs is final', () => {
+  const message = JSON.stringify({
+    message: 'Unable to process data: checksum validation failed: checksum mismatch: expected a, calculated b',
+  });
+  const decisions = decideImport(importSeen({ pod: pod(ended(0, message)) }));
+  expect(annotations(decisions)).toMatchObject({
+    [ANNOTATION.fatalError]: 'true',
+    [ANNOTATION.podPhase]: 'Failed',
+    [ANNOTATION.runningReason]: 'ChecksumError',
+  });
+  expect(words(decisions)).toEqual(['patch', 'tell Warning ErrImportFailed']);
+  const claim = importing({ annotations: { [ANNOTATION.fatalError]: 'true' } });
+  expect(decideImport(importSeen({ claim }))).toEqual([]);
+});
+
+test('scratch space comes only when a pod says that it needs it, and goes with the next one', () => {
+  const needs = JSON.stringify({ scratchSpaceRequired: true, message: 'Import Complete' });
+  const first = decideImport(importSeen({ pod: pod(ended(0, needs)) }));
+  expect(annotations(first)[ANNOTATION.requiresScratch]).toBe('true');
+  expect(words(first)).toContain('delete Pod importer-disk');
+  const claim = importing({ annotations: { [ANNOTATION.requiresScratch]: 'true' } });
+  expect(words(decideImport(importSeen({ claim })))).toEqual(['patch', 'create Pod importer-disk']);
+  const running = pod({ phase: 'Pending' });
+  expect(words(decideImport(importSeen({ claim, pod: running })))[0]).toBe('create PersistentVolumeClaim disk-scratch');
+});
+
+test('a pod of the name that is not its own is never touched', () => {
+  const other = pod({ phase: 'Running' }, { ownerReferences: [] });
+  const decisions = decideImport(importSeen({ pod: other }));
+  expect(words(decisions)).toEqual(['patch', 'again']);
+  expect(annotations(decisions)[ANNOTATION.runningReason]).toBe('PodNameTaken');
+});
+
+test('a claim that others use waits for them', () => {
+  const user = pod({ phase: 'Running' }, { name: 'vm', uid: 'other' });
+  const decisions = decideImport(importSeen({ users: [user] }));
+  expect(words(decisions)).toEqual(['patch', 'tell Warning ImportTargetInUse']);
+  expect(annotations(decisions)[ANNOTATION.runningMessage]).toContain('pod ns/vm using PersistentVolumeClaim disk');
+});
+
+test('a lost pod is replaced when it is gone, and not before', () => {
+  const failed: Stored<Pod> = pod({ phase: 'Failed', reason: 'Evicted' });
+  expect(words(decideImport(importSeen({ pod: failed })))).toEqual(['patch', 'delete Pod importer-disk']);
+  const going = pod({ phase: 'Running' }, { deletionTimestamp: '2026-01-01T00:00:00Z' });
+  expect(words(decideImport(importSeen({ pod: going })))).toEqual(['patch']);
+});
+
+test('the pod of a claim that is being deleted keeps it no longer', () => {
+  const claim = importing();
+  const going = { ...claim, metadata: { ...claim.metadata, deletionTimestamp: '2026-01-01T00:00:00Z' } };
+  expect(words(decideImport(importSeen({ claim: going, pod: pod({ phase: 'Running' }) })))).toEqual([
+    'delete Pod importer-disk',
+  ]);
+  expect(decideImport(importSeen({ claim: going }))).toEqual([]);
+});
+
+test('what is refused is told, and tried again', () => {
+  const refused = {
+    status: 403,
+    message: 'pods "importer-disk" is forbidden: exceeded quota: small, requested: pods=1',
+  };
+  const decisions = decideImport(importSeen({ refused }));
+  expect(words(decisions)).toEqual(['patch', 'tell Warning ErrExceededQuota', 'create Pod importer-disk', 'again']);
+  expect(annotations(decisions)[ANNOTATION.runningMessage]).toContain('exceeded quota: small');
+});
