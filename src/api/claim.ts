@@ -1,16 +1,3 @@
-/** What is read of a PersistentVolumeClaim. */
-export interface PersistentVolumeClaim {
-  readonly metadata: {
-    readonly name: string;
-    readonly namespace: string;
-    readonly uid: string;
-    readonly annotations?: Readonly<Record<string, string>>;
-  };
-  readonly spec: {
-    readonly dataSourceRef?: { readonly apiGroup?: string; readonly kind: string; readonly name: string };
-  };
-}
-
 const CDI = 'cdi.kubevirt.io/';
 
 /** Annotations by which CDI's controllers, proxy and clients speak to each other: on claims, and some on DataVolumes. */

@@ -1,89 +1,262 @@
-import { Agent, type Dispatcher } from 'undici';
+import type { ObjectMeta } from 'kubernetes-types/meta/v1.js';
+import type { Stored, StoredMetadata } from '../api/meta.ts';
+import { apiVersionOf, pathOf, type Resource } from '../api/resource.ts';
+import { type ApiServer, Connection, LONGEST, TOO_LONG } from './connection.ts';
+import { failureOf, KubeError } from './error.ts';
+import { lines } from './lines.ts';
 
-/** An API server of Kubernetes, and as whom it is asked. */
-export interface ApiServer {
-  readonly url: string;
-  /** PEM certificates. */
-  readonly ca: string;
-  /** Asked for each request: tokens of service accounts are replaced while they are in use. */
-  readonly token: () => Promise<string>;
+export type { ApiServer } from './connection.ts';
+export { KubeError } from './error.ts';
+
+/** An object as one writes it. */
+export interface Written {
+  metadata?: ObjectMeta;
 }
 
-/** Milliseconds for an answer; one that takes longer is no answer for who waits. */
-const PATIENCE = 10_000;
-/** Bytes of an object: etcd takes no larger one (1.5 MiB, etcd's --max-request-bytes), and JSON is longer than what it stores. */
-const LONGEST = 8 * 1024 * 1024;
-
-/** What the API server answered, in its own words. */
-export class KubeError extends Error {
-  override readonly name = 'KubeError';
-  /** Of HTTP; 0 where there was no answer. */
-  readonly status: number;
-
-  constructor(message: string, status: number, cause?: unknown) {
-    super(message, cause === undefined ? undefined : { cause });
-    this.status = status;
-  }
+/** An object that is to be changed: one of another `uid` is another object of the same name, and is not touched. */
+export interface Target {
+  readonly namespace?: string | undefined;
+  readonly name: string;
+  readonly uid?: string;
+  /** Only this version of it. */
+  readonly resourceVersion?: string;
 }
 
-/** Asks an API server. KubeError for everything that it does not answer. */
+/** Which objects of a kind. */
+export interface Selection {
+  /** All of them without one. */
+  readonly namespace?: string | undefined;
+  readonly labelSelector?: string | undefined;
+  readonly fieldSelector?: string | undefined;
+}
+
+export interface Page<T extends Written> {
+  readonly items: readonly Stored<T>[];
+  /** Of the whole list, however many pages it has. */
+  readonly resourceVersion: string;
+  /** Asks for the next page; undefined on the last one. */
+  readonly next?: string;
+}
+
+/** What a watch tells; a bookmark has nothing of its object but the version. */
+export interface Told<T extends Written> {
+  readonly type: 'ADDED' | 'MODIFIED' | 'DELETED' | 'BOOKMARK';
+  readonly object: Stored<T>;
+}
+
+export interface WatchOptions {
+  /** What comes after it is told. */
+  readonly resourceVersion: string;
+  /** When the API server ends it in order. */
+  readonly timeoutSeconds: number;
+  /** Milliseconds without a byte after which it is given up. */
+  readonly idle: number;
+  /** Called when the API server has begun to answer. */
+  readonly opened?: () => void;
+}
+
+export interface PatchOptions {
+  readonly part?: 'status';
+  /** `json`: RFC 6902, an array of operations; `merge`, RFC 7396, by itself. */
+  readonly type?: 'merge' | 'json';
+  readonly signal?: AbortSignal;
+}
+
+export interface DeleteOptions {
+  readonly gracePeriodSeconds?: number;
+  readonly propagation?: 'Foreground' | 'Background';
+  readonly signal?: AbortSignal;
+}
+
+/** Bytes of a page of a list. One that is longer is asked for in smaller pages. */
+const PAGE = 16 * 1024 * 1024;
+
+/** Asks an API server. KubeError for everything that it refuses or does not answer; the reason of a signal that aborts it. */
 export class Kube implements AsyncDisposable {
-  readonly #server: ApiServer;
-  readonly #agent: Agent;
+  readonly #connection: Connection;
+  /** Asked just before each write, and throws where this process may write no more (lease.ts). */
+  guard: (() => void) | undefined;
 
   constructor(server: ApiServer) {
-    this.#server = server;
-    this.#agent = new Agent({ connect: { ca: server.ca, timeout: PATIENCE } });
+    this.#connection = new Connection(server);
   }
 
-  /** An object, undefined where there is none. `path` as in `/api/v1/namespaces/default/configmaps/a`. */
-  async get<T>(path: string, signal?: AbortSignal): Promise<T | undefined> {
-    const { statusCode, body } = await this.#ask(path, signal);
-    const text = await all(body);
-    if (statusCode === 200) return JSON.parse(text) as T;
-    if (statusCode === 404) return undefined;
-    throw new KubeError(`the API server answered ${statusCode}${said(text)}`, statusCode);
-  }
-
-  async #ask(path: string, signal: AbortSignal | undefined): Promise<Dispatcher.ResponseData> {
-    const authorization = `Bearer ${await this.#server.token()}`;
+  /** An object, undefined where there is none. */
+  async get<T extends Written>(
+    resource: Resource<T>,
+    namespace: string | undefined,
+    name: string,
+    signal?: AbortSignal,
+  ): Promise<Stored<T> | undefined> {
     try {
-      return await this.#agent.request({
-        origin: this.#server.url,
-        path,
-        method: 'GET',
-        headers: { accept: 'application/json', authorization, 'user-agent': 'diskferry' },
-        headersTimeout: PATIENCE,
-        bodyTimeout: PATIENCE,
-        signal: signal ?? null,
-      });
-    } catch (cause) {
-      throw new KubeError(`the API server cannot be reached: ${(cause as Error).message}`, 0, cause);
+      return await this.#connection.ask({ method: 'GET', path: pathOf(resource, namespace, name), signal });
+    } catch (thrown) {
+      if (isGone(thrown)) return undefined;
+      throw thrown;
     }
   }
 
+  /** Makes an object in the namespace of its metadata. AlreadyExists where there is one of its name. */
+  async create<T extends Written>(resource: Resource<T>, object: T, signal?: AbortSignal): Promise<Stored<T>> {
+    const path = pathOf(resource, object.metadata?.namespace);
+    const body = { ...object, apiVersion: apiVersionOf(resource), kind: resource.kind };
+    this.guard?.();
+    return this.#connection.ask({ method: 'POST', path, body, signal });
+  }
+
+  /** Changes an object or a part of it; what it is then. Conflict where it is another one of that name, or another version. */
+  async patch<T extends Written>(
+    resource: Resource<T>,
+    target: Target,
+    patch: object,
+    { part, type = 'merge', signal }: PatchOptions = {},
+  ): Promise<Stored<T>> {
+    const path = pathOf(resource, target.namespace, target.name, part);
+    const body = type === 'json' ? tested(target, patch) : marked(target, patch);
+    this.guard?.();
+    try {
+      return await this.#connection.ask({
+        method: 'PATCH',
+        path,
+        body,
+        type: `application/${type}-patch+json`,
+        signal,
+      });
+    } catch (thrown) {
+      // Both another uid in a merge patch and a test that fails are answered as Invalid, as is an object that would be.
+      if (!(thrown instanceof KubeError && thrown.status === 422) || target.uid === undefined) throw thrown;
+      const now = await this.get(resource, target.namespace, target.name, signal).catch(() => undefined);
+      const difference = now && differenceOf(now.metadata, target);
+      if (difference === undefined) throw thrown;
+      const message = `${resource.kind} ${target.name} was changed by another, and not by this patch: ${difference}`;
+      throw new KubeError(message, { status: 409, reason: 'Conflict', cause: thrown });
+    }
+  }
+
+  /** Deletes an object. One that is gone is fine, also when another has its name by now: that one stays. */
+  async delete(
+    resource: Resource<Written>,
+    target: Target,
+    { gracePeriodSeconds, propagation, signal }: DeleteOptions = {},
+  ): Promise<void> {
+    const { namespace, name, uid, resourceVersion } = target;
+    const body = {
+      apiVersion: 'v1',
+      kind: 'DeleteOptions',
+      preconditions: { uid, resourceVersion },
+      gracePeriodSeconds,
+      propagationPolicy: propagation,
+    };
+    this.guard?.();
+    try {
+      await this.#connection.ask({ method: 'DELETE', path: pathOf(resource, namespace, name), body, signal });
+    } catch (thrown) {
+      if (isGone(thrown)) return;
+      if (!(thrown instanceof KubeError && thrown.status === 409) || uid === undefined) throw thrown;
+      const now = await this.get(resource, namespace, name, signal);
+      if (now?.metadata.uid === uid) throw thrown;
+    }
+  }
+
+  /** A page of the objects of a kind, as they are at one moment. Expired where `next` is too old: then from the first page. */
+  async list<T extends Written>(
+    resource: Resource<T>,
+    selection: Selection,
+    { limit, next }: { readonly limit: number; readonly next?: string | undefined },
+    signal?: AbortSignal,
+  ): Promise<Page<T>> {
+    const query = queryOf({ ...selectors(selection), limit, continue: next });
+    const path = `${pathOf(resource, selection.namespace)}?${query}`;
+    try {
+      const list = await this.#connection.ask<RawList<T>>({ method: 'GET', path, signal, longest: PAGE });
+      const { resourceVersion, continue: more } = list.metadata ?? {};
+      if (!Array.isArray(list.items) || typeof resourceVersion !== 'string') {
+        throw new KubeError(`the API server's list of ${resource.plural} has no items or no version`);
+      }
+      // The API server leaves out of items what it says of the list.
+      const [apiVersion, kind] = [apiVersionOf(resource), resource.kind];
+      const items = list.items.map((item) => ({ apiVersion, kind, ...item }));
+      return { items, resourceVersion, ...(more ? { next: more } : {}) };
+    } catch (thrown) {
+      if (!(thrown instanceof KubeError && thrown.reason === TOO_LONG) || limit <= 1) throw thrown;
+      return this.list(resource, selection, { limit: Math.ceil(limit / 2), next }, signal);
+    }
+  }
+
+  /** What happens to objects of a kind after a version. Ends in order, and with KubeError: Expired where the version is too old. */
+  async *watch<T extends Written>(
+    resource: Resource<T>,
+    selection: Selection,
+    { resourceVersion, timeoutSeconds, idle, opened }: WatchOptions,
+    signal?: AbortSignal,
+  ): AsyncGenerator<Told<T>> {
+    const options = { watch: true, allowWatchBookmarks: true, resourceVersion, timeoutSeconds };
+    const path = `${pathOf(resource, selection.namespace)}?${queryOf({ ...selectors(selection), ...options })}`;
+    const chunks = this.#connection.follow({ method: 'GET', path, signal, idle }, opened);
+    const tooLong = (): Error => new KubeError(`a line of a watch has more than ${LONGEST} bytes`);
+    for await (const line of lines(chunks, LONGEST, tooLong)) yield told(line);
+  }
+
   [Symbol.asyncDispose](): Promise<void> {
-    return this.#agent.destroy();
+    return this.#connection[Symbol.asyncDispose]();
   }
 }
 
-async function all(body: Dispatcher.ResponseData['body']): Promise<string> {
-  const chunks: Buffer[] = [];
-  let bytes = 0;
-  for await (const chunk of body) {
-    bytes += (chunk as Buffer).length;
-    if (bytes > LONGEST) throw new KubeError(`the API server's answer has more than ${LONGEST} bytes`, 0);
-    chunks.push(chunk as Buffer);
-  }
-  return Buffer.concat(chunks).toString('utf8');
+interface RawList<T extends Written> {
+  readonly items?: Stored<T>[];
+  readonly metadata?: { readonly resourceVersion?: string; readonly continue?: string };
 }
 
-/** The message of a Status (apimachinery, meta/v1). */
-function said(text: string): string {
+const TYPES = ['ADDED', 'MODIFIED', 'DELETED', 'BOOKMARK'];
+
+function told<T extends Written>(line: string): Told<T> {
+  let event: { type?: unknown; object?: Partial<Stored<T>> };
   try {
-    const { message } = JSON.parse(text) as { message?: unknown };
-    return typeof message === 'string' ? `: ${message}` : '';
-  } catch {
-    return '';
+    event = JSON.parse(line);
+  } catch (cause) {
+    throw new KubeError(`a line of a watch is no JSON: ${(cause as Error).message}`, { cause, reason: BAD_LINE });
   }
+  if (event?.type === 'ERROR') throw failureOf(event.object);
+  const version = event?.object?.metadata?.resourceVersion;
+  if (!TYPES.includes(String(event?.type)) || typeof version !== 'string') {
+    const message = `a line of a watch is no event that is known: its type is ${JSON.stringify(event?.type)}`;
+    throw new KubeError(message, { reason: BAD_LINE });
+  }
+  return event as Told<T>;
+}
+
+/** Reason, ours, of a line that cannot be read: what it told of is not known. */
+export const BAD_LINE = 'BadLine';
+
+/** A merge patch that is refused on another object, or another version. */
+function marked({ uid, resourceVersion }: Target, patch: { metadata?: object }): object {
+  const metadata = { ...patch.metadata, ...(uid ? { uid } : {}), ...(resourceVersion ? { resourceVersion } : {}) };
+  return Object.keys(metadata).length === 0 ? patch : { ...patch, metadata };
+}
+
+/** The same of a JSON patch. */
+function tested({ uid, resourceVersion }: Target, patch: object): object {
+  const test = (field: string, value: string | undefined): object[] =>
+    value === undefined ? [] : [{ op: 'test', path: `/metadata/${field}`, value }];
+  return [...test('uid', uid), ...test('resourceVersion', resourceVersion), ...(patch as object[])];
+}
+
+function differenceOf(now: StoredMetadata, { uid, resourceVersion }: Target): string | undefined {
+  if (uid !== undefined && now.uid !== uid) return `its uid is ${now.uid}, not ${uid}`;
+  if (resourceVersion === undefined || now.resourceVersion === resourceVersion) return undefined;
+  return `its version is ${now.resourceVersion}, not ${resourceVersion}`;
+}
+
+function isGone(thrown: unknown): boolean {
+  return thrown instanceof KubeError && thrown.status === 404;
+}
+
+function selectors({ labelSelector, fieldSelector }: Selection): Record<string, string | undefined> {
+  return { labelSelector, fieldSelector };
+}
+
+function queryOf(parameters: Readonly<Record<string, string | number | boolean | undefined>>): string {
+  const query = new URLSearchParams();
+  for (const [key, value] of Object.entries(parameters)) if (value !== undefined) query.set(key, String(value));
+  return query.toString();
 }

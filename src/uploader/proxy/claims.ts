@@ -1,6 +1,9 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { ANNOTATION, type PersistentVolumeClaim } from '../../api/claim.ts';
+import type { PersistentVolumeClaim } from 'kubernetes-types/core/v1.js';
+import { ANNOTATION } from '../../api/claim.ts';
+import type { Stored } from '../../api/meta.ts';
 import { serviceName, uploadPodName } from '../../api/names.ts';
+import { CLAIMS } from '../../api/resource.ts';
 import { FerryError } from '../../dataplane/errors.ts';
 import { type Kube, KubeError } from '../../kube/client.ts';
 
@@ -24,7 +27,7 @@ export type Step =
   | { readonly to: 'refuse'; readonly why: string };
 
 /** What the claim, or what fills it in its place, says of an upload. `claim` undefined where there is none. */
-export function stepOf(claim: PersistentVolumeClaim | undefined, name: string): Step {
+export function stepOf(claim: Stored<PersistentVolumeClaim> | undefined, name: string): Step {
   if (!claim) return { to: 'refuse', why: `there is no claim ${name}: make it, or a DataVolume of that name, first` };
   const { metadata, spec } = claim;
   const { namespace, annotations = {} } = metadata;
@@ -120,9 +123,9 @@ function read(
   namespace: string,
   name: string,
   signal: AbortSignal,
-): Promise<PersistentVolumeClaim | undefined> {
+): Promise<Stored<PersistentVolumeClaim> | undefined> {
   if (!isName(namespace) || !isName(name)) {
     throw new FerryError('the token names no claim', { code: 'BAD_SPEC', stage: 'plan' });
   }
-  return kube.get(`/api/v1/namespaces/${namespace}/persistentvolumeclaims/${name}`, signal);
+  return kube.get(CLAIMS, namespace, name, signal);
 }

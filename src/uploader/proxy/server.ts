@@ -1,5 +1,6 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { createServer } from 'node:https';
+import { CONFIG_MAPS } from '../../api/resource.ts';
 import type { Log } from '../../dataplane/context.ts';
 import { asFerryError, type Code, FerryError } from '../../dataplane/errors.ts';
 import { type Kube, KubeError } from '../../kube/client.ts';
@@ -118,7 +119,6 @@ function claimOf({ namespace = '', name, params }: Scope): Parameters<typeof pla
 
 /** The authorities whose certificates upload pods have: read each time, they are renewed. BUSY, to be tried again. */
 async function authorities(kube: Kube, namespace: string, { bundle }: Settings, signal: AbortSignal): Promise<string> {
-  const path = `/api/v1/namespaces/${namespace}/configmaps/${bundle}`;
   const why = (reason: string): FerryError =>
     new FerryError(`the authorities of upload pods (ConfigMap ${namespace}/${bundle}) ${reason}`, {
       code: 'BUSY',
@@ -126,7 +126,7 @@ async function authorities(kube: Kube, namespace: string, { bundle }: Settings, 
       retryable: true,
     });
   try {
-    const map = await kube.get<{ data?: Record<string, string> }>(path, signal);
+    const map = await kube.get(CONFIG_MAPS, namespace, bundle, signal);
     const pem = map?.data?.['ca-bundle.crt'];
     if (pem) return pem;
   } catch (thrown) {

@@ -15,8 +15,6 @@ export interface Settings {
   readonly client: CertificateFiles;
   /** Name of the ConfigMap with the authorities of upload pods, in the proxy's own namespace. */
   readonly bundle: string;
-  /** URL of the API server. */
-  readonly api: string;
 }
 
 /** Where CDI's operator mounts its secrets. */
@@ -24,9 +22,8 @@ const CERTIFICATES = '/var/run/certs';
 
 /** Throws BAD_SPEC with the name of what is wrong. `root` stands in front of paths, for tests. */
 export function settingsOf(env: NodeJS.ProcessEnv, root: string): Settings {
-  const { APISERVER_PUBLIC_KEY: pem, KUBERNETES_SERVICE_HOST: host, KUBERNETES_SERVICE_PORT: service } = env;
+  const { APISERVER_PUBLIC_KEY: pem } = env;
   if (!pem) throw wrong('APISERVER_PUBLIC_KEY is not set: the public key that upload tokens are signed with, as PEM');
-  if (!host) throw wrong('KUBERNETES_SERVICE_HOST is not set: the proxy runs in a pod of Kubernetes');
   const port = Number(env.LISTEN_PORT || '8443');
   if (!Number.isInteger(port) || port < 0 || port > 65_535) throw wrong(`LISTEN_PORT ${env.LISTEN_PORT} is no port`);
   const mounted = (secret: string, file: string): string => join(root, CERTIFICATES, secret, file);
@@ -44,7 +41,6 @@ export function settingsOf(env: NodeJS.ProcessEnv, root: string): Settings {
       key: env.UPLOAD_CLIENT_KEY_FILE || mounted(own, 'tls.key'),
     },
     bundle: env.UPLOAD_SERVER_CA_BUNDLE_CONFIG_MAP || 'cdi-uploadserver-signer-bundle',
-    api: `https://${host.includes(':') ? `[${host}]` : host}:${service || '443'}`,
   };
 }
 
