@@ -14,7 +14,9 @@ const ALLOWED = {
   pki: ['api'],
   oci: ['dataplane'],
   dataplane: ['oci'],
-  controller: ['kube', 'api', 'pki'],
+  profile: ['api'],
+  controller: ['kube', 'api', 'pki', 'profile'],
+  apiserver: ['kube', 'api', 'pki', 'profile'],
   ...Object.fromEntries(
     ['cli', 'importer', 'uploader', 'cloner', 'store'].map((part) => [part, ['dataplane', 'oci', 'pki']]),
   ),
@@ -22,7 +24,7 @@ const ALLOWED = {
   cli: ['dataplane', 'oci', 'store', 'uploader'],
 };
 /** Controllers decide and pods carry: no file is opened and no native code loaded in these. */
-const WITHOUT_FILES = ['controller', 'kube', 'api'];
+const WITHOUT_FILES = ['controller', 'kube', 'api', 'profile'];
 /** The one exception: who a pod is, and whom it trusts, is told to it in files. */
 const PODS_OWN_FILES = 'src/kube/in-cluster.ts';
 /** The one file that loads the addon, and types it. */

@@ -33,7 +33,7 @@ export interface DataVolumeSpec {
 export interface StorageSpec {
   readonly accessModes?: string[];
   readonly selector?: LabelSelector;
-  readonly resources?: PersistentVolumeClaimSpec['resources'];
+  readonly resources?: NonNullable<PersistentVolumeClaimSpec['resources']>;
   readonly volumeName?: string;
   readonly storageClassName?: string;
   readonly volumeMode?: string;

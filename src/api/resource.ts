@@ -56,7 +56,7 @@ export const STORAGE_PROFILES = kind<StorageProfile>(CDI_GROUP, 'v1beta1', 'stor
 export const CDI_CONFIGS = kind<CdiConfig>(CDI_GROUP, 'v1beta1', 'cdiconfigs', 'CDIConfig', false);
 export const CDIS = kind<Cdi>(CDI_GROUP, 'v1beta1', 'cdis', 'CDI', false);
 
-export const VOLUME_SNAPSHOT_CLASSES = kind<SnapshotClass>(
+export const SNAPSHOT_CLASSES = kind<SnapshotClass>(
   'snapshot.storage.k8s.io',
   'v1',
   'volumesnapshotclasses',

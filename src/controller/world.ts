@@ -16,7 +16,7 @@ import {
   type Resource,
   STORAGE_CLASSES,
   STORAGE_PROFILES,
-  VOLUME_SNAPSHOT_CLASSES,
+  SNAPSHOT_CLASSES,
   VOLUMES,
 } from '../api/resource.ts';
 import type { SnapshotClass } from '../api/snapshot-class.ts';
@@ -83,7 +83,7 @@ export class World {
       one(EVENTS, this.claimEvents, { fieldSelector: 'involvedObject.kind=PersistentVolumeClaim', keep: shortened }),
       one(EVENTS, this.podEvents, { fieldSelector: 'involvedObject.kind=Pod,type=Warning', keep: this.#ours }),
       // A cluster may not have this kind at all: it is not waited for.
-      one(VOLUME_SNAPSHOT_CLASSES, this.snapshotClasses),
+      one(SNAPSHOT_CLASSES, this.snapshotClasses),
     ];
   }
 
@@ -95,7 +95,7 @@ export class World {
 
   /** When everything was seen once that decisions rest on. */
   async synced(): Promise<void> {
-    const needed = this.#watched.filter(({ resource }) => resource.plural !== VOLUME_SNAPSHOT_CLASSES.plural);
+    const needed = this.#watched.filter(({ resource }) => resource.plural !== SNAPSHOT_CLASSES.plural);
     await Promise.all(needed.map(({ cache }) => cache.synced));
   }
 

@@ -1,0 +1,62 @@
+import type { TlsSecurityProfile } from '../api/config.ts';
+
+/** What servers speak at least, and with which ciphers, the most wanted first. */
+export interface TlsRules {
+  /** As Go names it: `VersionTLS12`. */
+  readonly minVersion: string;
+  /** As OpenSSL names them. Of TLS 1.2 and before, and of 1.3. */
+  readonly ciphers: readonly string[];
+}
+
+/** https://wiki.mozilla.org/Security/Server_Side_TLS, version 5.0, as OpenShift's TLSSecurityProfile has it. */
+const MODERN = ['TLS_AES_128_GCM_SHA256', 'TLS_AES_256_GCM_SHA384', 'TLS_CHACHA20_POLY1305_SHA256'];
+const INTERMEDIATE = [
+  ...MODERN,
+  'ECDHE-ECDSA-AES128-GCM-SHA256',
+  'ECDHE-RSA-AES128-GCM-SHA256',
+  'ECDHE-ECDSA-AES256-GCM-SHA384',
+  'ECDHE-RSA-AES256-GCM-SHA384',
+  'ECDHE-ECDSA-CHACHA20-POLY1305',
+  'ECDHE-RSA-CHACHA20-POLY1305',
+  'DHE-RSA-AES128-GCM-SHA256',
+  'DHE-RSA-AES256-GCM-SHA384',
+];
+const OLD = [
+  ...INTERMEDIATE,
+  'DHE-RSA-CHACHA20-POLY1305',
+  'ECDHE-ECDSA-AES128-SHA256',
+  'ECDHE-RSA-AES128-SHA256',
+  'ECDHE-ECDSA-AES128-SHA',
+  'ECDHE-RSA-AES128-SHA',
+  'ECDHE-ECDSA-AES256-SHA384',
+  'ECDHE-RSA-AES256-SHA384',
+  'ECDHE-ECDSA-AES256-SHA',
+  'ECDHE-RSA-AES256-SHA',
+  'DHE-RSA-AES128-SHA256',
+  'DHE-RSA-AES256-SHA256',
+  'AES128-GCM-SHA256',
+  'AES256-GCM-SHA384',
+  'AES128-SHA256',
+  'AES256-SHA256',
+  'AES128-SHA',
+  'AES256-SHA',
+  'DES-CBC3-SHA',
+];
+
+const PROFILES: Readonly<Record<string, TlsRules>> = {
+  Old: { minVersion: 'VersionTLS10', ciphers: OLD },
+  Intermediate: { minVersion: 'VersionTLS12', ciphers: INTERMEDIATE },
+  Modern: { minVersion: 'VersionTLS13', ciphers: MODERN },
+};
+const DEFAULT = { minVersion: 'VersionTLS12', ciphers: INTERMEDIATE };
+
+/** What a profile says. `custom` holds wherever it is there, whatever `type` says; what it leaves out is Intermediate's. */
+export function tlsRules(profile: TlsSecurityProfile | undefined): TlsRules {
+  const { custom } = profile ?? {};
+  // The schema allows null.
+  if (!custom) return PROFILES[profile?.type ?? ''] ?? DEFAULT;
+  return {
+    minVersion: custom.minTLSVersion || DEFAULT.minVersion,
+    ciphers: custom.ciphers?.length ? custom.ciphers : DEFAULT.ciphers,
+  };
+}
