@@ -1,7 +1,6 @@
-import type { ObjectMeta } from 'kubernetes-types/meta/v1.js';
 import { keyOf, type Stored } from '../api/meta.ts';
 import { PODS, type Resource } from '../api/resource.ts';
-import { type Kube, KubeError } from '../kube/client.ts';
+import { type Kube, KubeError, type Written } from '../kube/client.ts';
 import type { Recorder } from '../kube/recorder.ts';
 import type { Decision, Refusal, Subject } from './decision.ts';
 
@@ -12,8 +11,6 @@ export interface Carried {
   /** Where the API server does not want what was to be made: more has to change than time. */
   readonly refused?: Refusal;
 }
-
-type Written = { metadata?: ObjectMeta };
 
 /** Carries decisions out, in order. `learn` is told what the API server answered to each write. */
 export class Actor {

@@ -1,15 +1,15 @@
-import { type Stored, keyOf } from '../api/meta.ts';
 import type { PersistentVolumeClaim } from 'kubernetes-types/core/v1.js';
+import { keyOf, type Stored } from '../api/meta.ts';
 import { KubeError } from '../kube/client.ts';
 import { Queue } from '../kube/queue.ts';
 import type { Actor } from './act.ts';
-import type { Decision, Refusal } from './decision.ts';
 import { decideConfig } from './decide/config.ts';
 import { decideDataVolume } from './decide/datavolume.ts';
 import { decideImport, isImport, isOver } from './decide/import.ts';
 import { decideInstallation } from './decide/installation.ts';
 import { decidePopulation, importSourceOf } from './decide/population.ts';
 import { decideProfile } from './decide/profile.ts';
+import type { Decision, Refusal } from './decision.ts';
 import type { Log } from './log.ts';
 import type { Views } from './views.ts';
 import { targetOf, type World } from './world.ts';
@@ -59,7 +59,8 @@ export class Controller {
   }
 
   #listen(): void {
-    const { dataVolumes, claims, pods, volumes, importSources, storageClasses, profiles, configs, installations } = this.#world;
+    const { dataVolumes, claims, pods, volumes, importSources, storageClasses, profiles, configs, installations } =
+      this.#world;
     dataVolumes.watch(({ before, after }) => this.#add('dv', keyOf((after ?? before) as never)));
     claims.watch(({ before, after }) => this.#touched((after ?? before) as Stored<PersistentVolumeClaim>));
     pods.watch(({ before, after }) => {
@@ -87,7 +88,8 @@ export class Controller {
         const { kind, namespace, name } = after?.involvedObject ?? {};
         if (!name) return;
         const claim = kind === 'Pod' ? pods.get(`${namespace}/${name}`)?.spec.volumes : undefined;
-        const names = claim?.flatMap(({ persistentVolumeClaim: one }) => one?.claimName ?? []) ?? (kind === 'Pod' ? [] : [name]);
+        const names =
+          claim?.flatMap(({ persistentVolumeClaim: one }) => one?.claimName ?? []) ?? (kind === 'Pod' ? [] : [name]);
         for (const one of names) {
           const found = claims.get(`${namespace}/${one}`);
           if (found) this.#touched(found);
@@ -160,7 +162,9 @@ export class Controller {
     } catch (error) {
       // Somebody was quicker: what they did comes by the watch, and the key with it.
       const conflict = error instanceof KubeError && error.status === 409;
-      this.#log(conflict ? 'debug' : 'warn', `${text}: ${error instanceof Error ? error.message : String(error)}`, { key });
+      this.#log(conflict ? 'debug' : 'warn', `${text}: ${error instanceof Error ? error.message : String(error)}`, {
+        key,
+      });
       throw error;
     }
   }
@@ -215,7 +219,8 @@ export class Controller {
       }
       if (!carried.refused) this.#refused.delete(text);
       const again = decisions.find((one) => one.act === 'again')?.seconds;
-      if (carried.refused || carried.again !== undefined) this.#queue.addAfter(text, (carried.again ?? again ?? 15) * 1000);
+      if (carried.refused || carried.again !== undefined)
+        this.#queue.addAfter(text, (carried.again ?? again ?? 15) * 1000);
     } finally {
       if (starts) this.#views.starting.delete(claim);
     }

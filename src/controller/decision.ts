@@ -1,9 +1,9 @@
-import type { ObjectMeta } from 'kubernetes-types/meta/v1.js';
 import type { Stored } from '../api/meta.ts';
 import type { Resource } from '../api/resource.ts';
+import type { Written } from '../kube/client.ts';
 
 /** An object that is there, and of which kind it is. */
-export interface Subject<T extends { metadata?: ObjectMeta } = { metadata?: ObjectMeta }> {
+export interface Subject<T extends Written = Written> {
   readonly resource: Resource<T>;
   readonly object: Stored<T>;
 }
@@ -20,8 +20,8 @@ export interface Subject<T extends { metadata?: ObjectMeta } = { metadata?: Obje
 export type Decision =
   | {
       readonly act: 'create';
-      readonly resource: Resource<unknown>;
-      readonly object: { readonly metadata: ObjectMeta };
+      readonly resource: Resource<Written>;
+      readonly object: Written;
       readonly owner?: Subject;
     }
   | {
@@ -68,7 +68,8 @@ type Json = unknown;
 
 /** The merge patch (RFC 7396) that makes `wanted` of what is there; undefined where nothing differs. */
 export function mergePatch(there: Json, wanted: Json): Json | undefined {
-  if (!isObject(there) || !isObject(wanted)) return JSON.stringify(there) === JSON.stringify(wanted) ? undefined : wanted;
+  if (!isObject(there) || !isObject(wanted))
+    return JSON.stringify(there) === JSON.stringify(wanted) ? undefined : wanted;
   const patch: Record<string, Json> = {};
   for (const key of Object.keys(there)) if (!(key in wanted) || wanted[key] === undefined) patch[key] = null;
   for (const [key, value] of Object.entries(wanted)) {

@@ -18,7 +18,10 @@ const stop = new AbortController();
 for (const name of ['SIGTERM', 'SIGINT'] as const) process.on(name, () => stop.abort(new Error(`stopped by ${name}`)));
 
 let verbose = false;
-const log = logTo((line) => void process.stderr.write(line), () => verbose);
+const log = logTo(
+  (line) => void process.stderr.write(line),
+  () => verbose,
+);
 try {
   const server = inCluster(process.env);
   const settings = settingsOf(process.env, await server.namespace());

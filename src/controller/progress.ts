@@ -29,9 +29,11 @@ export class Progress implements AsyncDisposable {
   async run(pods: () => Iterable<Stored<Pod>>, moved: (claim: string) => void, signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
       const running = [...pods()].filter(
-        (pod) => pod.status?.phase === 'Running' && pod.status.podIP && controllerOf(pod)?.kind === 'PersistentVolumeClaim',
+        (pod) =>
+          pod.status?.phase === 'Running' && pod.status.podIP && controllerOf(pod)?.kind === 'PersistentVolumeClaim',
       );
-      for (const uid of this.#known.keys()) if (!running.some((pod) => pod.metadata.uid === uid)) this.#known.delete(uid);
+      for (const uid of this.#known.keys())
+        if (!running.some((pod) => pod.metadata.uid === uid)) this.#known.delete(uid);
       for (let n = 0; n < running.length; n += TOGETHER)
         await Promise.all(running.slice(n, n + TOGETHER).map((pod) => this.#read(pod, moved, signal)));
       await pause(EVERY, signal);

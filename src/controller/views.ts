@@ -9,7 +9,6 @@ import { hasGate } from '../profile/config.ts';
 import { overheadOf } from '../profile/overhead.ts';
 import { type Rendered, renderClaim } from '../profile/render.ts';
 import { ofDataVolume } from '../profile/wanted.ts';
-import type { Refusal } from './decision.ts';
 import { CONFIG, type ConfigSeen } from './decide/config.ts';
 import type { DataVolumeSeen } from './decide/datavolume.ts';
 import { type ImportSeen, isImport, isOver, wantsPod } from './decide/import.ts';
@@ -17,6 +16,7 @@ import type { InstallationSeen } from './decide/installation.ts';
 import { importSourceName, importSourceOf, type PopulationSeen, primeName } from './decide/population.ts';
 import type { ProfileSeen } from './decide/profile.ts';
 import { type Import, type Turn, turnsOf } from './decide/turn.ts';
+import type { Refusal } from './decision.ts';
 import { importPodName } from './import-pod.ts';
 import { scratchName } from './scratch-claim.ts';
 import type { Settings, WorkerSettings } from './settings.ts';
@@ -98,7 +98,7 @@ export class Views {
     const event = pod && world.eventAbout(world.podEvents, pod.metadata.uid);
     const turn = pod ? undefined : this.#turns().get(key);
     const scratch = world.claims.get(`${namespace}/${scratchName(claim)}`);
-    const scratchClass = this.config?.status?.scratchSpaceStorageClass;
+    const scratchClass = this.config?.status?.scratchSpaceStorageClass || undefined;
     const block = claim.spec.volumeMode === 'Block';
     return {
       claim,
@@ -109,7 +109,10 @@ export class Views {
       mayConsumeFirst: this.#mayConsumeFirst(claim),
       ...(turn ? { turn } : {}),
       ...(scratch ? { scratch } : {}),
-      ...(scratchClass ? { scratchClass } : {}),
+      scratchSettings: {
+        ...(scratchClass ? { storageClass: scratchClass } : {}),
+        overhead: overheadOf(scratchClass ?? claim.spec.storageClassName, this.#classes, this.config),
+      },
       ...(refused ? { refused } : {}),
       pods: {
         owner: controllerOf(claim)?.uid ?? claim.metadata.uid,
@@ -239,4 +242,3 @@ function hostOf(claim: Stored<PersistentVolumeClaim>): string {
 function nodeOf(claim: Stored<PersistentVolumeClaim>, pod: Stored<Pod> | undefined): string {
   return pod?.spec.nodeName ?? claim.metadata.annotations?.[ANNOTATION.selectedNode] ?? '';
 }
-

@@ -14,9 +14,9 @@ import {
   IMPORT_SOURCES,
   PODS,
   type Resource,
+  SNAPSHOT_CLASSES,
   STORAGE_CLASSES,
   STORAGE_PROFILES,
-  SNAPSHOT_CLASSES,
   VOLUMES,
 } from '../api/resource.ts';
 import type { SnapshotClass } from '../api/snapshot-class.ts';
@@ -89,7 +89,9 @@ export class World {
 
   /** Watches until it is aborted. */
   async run(signal: AbortSignal): Promise<void> {
-    const watches = this.#watched.map(({ resource, cache, options }) => new Reflector(this.#kube, resource, cache, options));
+    const watches = this.#watched.map(
+      ({ resource, cache, options }) => new Reflector(this.#kube, resource, cache, options),
+    );
     await Promise.all(watches.map((one) => one.run(signal)));
   }
 
@@ -129,7 +131,8 @@ function claimsOf(pod: Stored<Pod>): string[] {
 /** Pods with claims, and of them what is looked at: a large cluster has many, and large ones. */
 function withClaims(pod: Stored<Pod>): Stored<Pod> | undefined {
   if (claimsOf(pod).length === 0) return undefined;
-  const { name, namespace, uid, resourceVersion, ownerReferences, annotations, labels, deletionTimestamp } = pod.metadata;
+  const { name, namespace, uid, resourceVersion, ownerReferences, annotations, labels, deletionTimestamp } =
+    pod.metadata;
   const { phase, podIP, conditions, containerStatuses } = pod.status ?? {};
   const ours = controllerOf(pod)?.kind === 'PersistentVolumeClaim';
   return {

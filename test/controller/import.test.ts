@@ -9,7 +9,7 @@ import { container, importing, importSeen, pod } from './objects.ts';
 /** Decisions in a word each, as tables compare them. */
 function words(decisions: readonly Decision[]): string[] {
   return decisions.map((one) => {
-    if (one.act === 'create') return `create ${one.resource.kind} ${one.object.metadata.name}`;
+    if (one.act === 'create') return `create ${one.resource.kind} ${one.object.metadata?.name}`;
     if (one.act === 'delete') return `delete ${one.subject.resource.kind} ${one.subject.object.metadata.name}`;
     if (one.act === 'tell') return `tell ${one.type} ${one.reason}`;
     return one.act;

@@ -1,5 +1,5 @@
 // Objects as the API server has them, for tables of decisions.
-import type { PersistentVolumeClaim, Pod } from 'kubernetes-types/core/v1.js';
+import type { ContainerStatus, PersistentVolumeClaim, Pod } from 'kubernetes-types/core/v1.js';
 import type { StorageClass } from 'kubernetes-types/storage/v1.js';
 import { ANNOTATION } from '../../src/api/claim.ts';
 import type { DataVolume } from '../../src/api/datavolume.ts';
@@ -76,10 +76,7 @@ export function pod(status: Pod['status'] = {}, more: Partial<Stored<Pod>['metad
 }
 
 /** The pod's container, in a state. */
-export function container(
-  state: NonNullable<NonNullable<Pod['status']>['containerStatuses']>[0]['state'],
-  more: object = {},
-): NonNullable<Pod['status']>['containerStatuses'] {
+export function container(state: ContainerStatus['state'], more: object = {}): ContainerStatus[] {
   return [
     { name: 'importer', image: '', imageID: '', ready: false, restartCount: 0, ...(state ? { state } : {}), ...more },
   ];
@@ -100,6 +97,7 @@ export function importSeen(more: Partial<ImportSeen> = {}): ImportSeen {
     target: of,
     users: [],
     mayConsumeFirst: false,
+    scratchSettings: { overhead: 0.06 },
     pods: { owner: 'dv-uid', overhead: '0.06', insecure: false },
     settings: {
       namespace: 'cdi',

@@ -1,24 +1,10 @@
+import { conditionAfter } from '../../api/condition.ts';
 import type { Condition } from '../../api/meta.ts';
 
 export interface Said {
   readonly status: Condition['status'];
   readonly reason?: string;
   readonly message?: string;
-}
-
-/** The condition as it is now: the time of transition moves with the status, the heartbeat with anything. */
-export function conditionOf(before: Condition | undefined, type: string, said: Said, now: string): Condition {
-  const { status, reason = '', message = '' } = said;
-  const same = before?.status === status;
-  if (same && (before.reason ?? '') === reason && (before.message ?? '') === message) return before;
-  return {
-    type,
-    status,
-    reason,
-    message,
-    lastTransitionTime: same ? (before.lastTransitionTime ?? now) : now,
-    lastHeartbeatTime: now,
-  };
 }
 
 /** Those of before, with what is said of some types in their places; types that are new come last. */
@@ -29,9 +15,16 @@ export function conditionsOf(
 ): Condition[] {
   const kept = (before ?? []).map((one) => {
     const of = said[one.type];
-    return of ? conditionOf(one, one.type, of, now) : one;
+    return of ? conditionAfter(one, told(one.type, of), now) : one;
   });
   const types = new Set(kept.map(({ type }) => type));
   const added = Object.entries(said).filter(([type]) => !types.has(type));
-  return [...kept, ...added.map(([type, of]) => conditionOf(undefined, type, of, now))];
+  return [...kept, ...added.map(([type, of]) => conditionAfter(undefined, told(type, of), now))];
+}
+
+function told(
+  type: string,
+  { status, reason = '', message = '' }: Said,
+): Pick<Condition, 'type' | 'status' | 'reason' | 'message'> {
+  return { type, status, reason, message };
 }

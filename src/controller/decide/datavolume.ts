@@ -6,9 +6,10 @@ import { APP, LABEL } from '../../api/label.ts';
 import { controllerOf, isControlledBy, type Stored } from '../../api/meta.ts';
 import type { VolumeImportSource } from '../../api/populators.ts';
 import { apiVersionOf, CDI_GROUP, CLAIMS, DATA_VOLUMES, IMPORT_SOURCES } from '../../api/resource.ts';
+import { waitsForConsumer } from '../../profile/classes.ts';
 import { annotate, type Decision, type Refusal } from '../decision.ts';
 import { phaseOf } from './phase.ts';
-import { importSourceName, waitsForConsumer } from './population.ts';
+import { importSourceName } from './population.ts';
 import { annotationsOf, importedFrom } from './source.ts';
 import { boundOf, type Outcome, runningOf, statusOf } from './status.ts';
 
@@ -116,7 +117,7 @@ function importSource({ dv, source }: DataVolumeSeen): Decision[] {
       ...(preallocation === undefined ? {} : { preallocation }),
     },
   };
-  return [{ act: 'create', resource: IMPORT_SOURCES, object: object as never, owner: about(dv) }];
+  return [{ act: 'create', resource: IMPORT_SOURCES, object: object, owner: about(dv) }];
 }
 
 function ownerOf(dv: Stored<DataVolume>) {
@@ -175,7 +176,7 @@ function create(seen: DataVolumeSeen, spec: PersistentVolumeClaim['spec'], popul
         : {}),
     },
   };
-  return [{ act: 'create', resource: CLAIMS, object: object as never, owner: about(dv) }];
+  return [{ act: 'create', resource: CLAIMS, object: object, owner: about(dv) }];
 }
 
 function withClaim(seen: DataVolumeSeen, claim: Stored<PersistentVolumeClaim>): Decision[] {

@@ -4,7 +4,7 @@ import { isControlledBy, type Stored } from '../../api/meta.ts';
 import { CLAIMS, PODS } from '../../api/resource.ts';
 import { annotate, type Decision, type Refusal } from '../decision.ts';
 import { type ImportPod, importPod, importPodName } from '../import-pod.ts';
-import { scratchClaim, scratchName } from '../scratch-claim.ts';
+import { type ScratchSettings, scratchClaim, scratchName } from '../scratch-claim.ts';
 import type { Settings, WorkerSettings } from '../settings.ts';
 import { annotationsOfPod, endingOf, endOf, inWords, isMismatch } from './pod-state.ts';
 import { type Turn, waitsFor } from './turn.ts';
@@ -25,7 +25,7 @@ export interface ImportSeen {
   /** What it waits for, while others have their turn. */
   readonly turn?: Turn;
   readonly scratch?: Stored<PersistentVolumeClaim>;
-  readonly scratchClass?: string;
+  readonly scratchSettings: ScratchSettings;
   /** What was refused of the last decision about it. */
   readonly refused?: Refusal;
   readonly pods: Pick<ImportPod, 'owner' | 'overhead' | 'insecure'>;
@@ -161,7 +161,7 @@ function withoutPod(seen: ImportSeen): Decision[] {
     ...(needsScratch(claim) ? { scratch: scratchName(claim) } : {}),
   };
   const pod = importPod(wanted, seen.settings, seen.workers);
-  const create: Decision = { act: 'create', resource: PODS, object: pod as never, owner: subject(claim) };
+  const create: Decision = { act: 'create', resource: PODS, object: pod, owner: subject(claim) };
   const named = { [ANNOTATION.importPod]: importPodName(claim) };
   if (refused) return [...tellRefused(seen, refused), create, { act: 'again', seconds: AGAIN }];
   return [
@@ -180,8 +180,8 @@ function needsScratch(claim: Stored<PersistentVolumeClaim>): boolean {
 /** The claim that the pod waits for, which goes with the pod. */
 function scratchOf(seen: ImportSeen, pod: Stored<Pod>): Decision[] {
   if (!needsScratch(seen.claim) || seen.scratch) return [];
-  const object = scratchClaim(seen.claim, pod, seen.pods.overhead, seen.scratchClass);
-  return [{ act: 'create', resource: CLAIMS, object: object as never, owner: { resource: PODS, object: pod } }];
+  const object = scratchClaim(seen.claim, pod, Number(seen.pods.overhead), seen.scratchSettings);
+  return [{ act: 'create', resource: CLAIMS, object: object, owner: { resource: PODS, object: pod } }];
 }
 
 function tellRefused({ claim }: ImportSeen, { message }: Refusal): Decision[] {

@@ -6,6 +6,7 @@ import { isControlledBy, type Stored } from '../../api/meta.ts';
 import { resourceName } from '../../api/names.ts';
 import type { VolumeImportSource } from '../../api/populators.ts';
 import { CDI_GROUP, CLAIMS, IMPORT_SOURCES, VOLUMES } from '../../api/resource.ts';
+import { waitsForConsumer } from '../../profile/classes.ts';
 import { annotate, type Decision, type Refusal } from '../decision.ts';
 import { passedOn } from '../import-pod.ts';
 import { annotationsOf } from './source.ts';
@@ -58,11 +59,6 @@ export function importSourceOf(claim: Stored<PersistentVolumeClaim>): string | u
 /** Name of what a DataVolume's claim is filled from. */
 export function importSourceName(uid: string): string {
   return resourceName('volume-import-source', uid);
-}
-
-/** Whether a class waits with the volume for a pod that uses the claim. */
-export function waitsForConsumer(storageClass: Stored<StorageClass> | undefined): boolean {
-  return storageClass?.volumeBindingMode === 'WaitForFirstConsumer';
 }
 
 /** Whether a claim may be filled now, and if not why. */
@@ -153,7 +149,7 @@ function beginning(seen: PopulationSeen): Decision[] {
   const create: Decision = {
     act: 'create',
     resource: CLAIMS,
-    object: primeOf(seen, source) as never,
+    object: primeOf(seen, source),
     owner: about,
   };
   if (refused) {

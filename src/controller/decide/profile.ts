@@ -22,7 +22,8 @@ export interface ProfileSeen {
 /** One StorageProfile for each storage class, and none without. */
 export function decideProfile(seen: ProfileSeen): Decision[] {
   const { name, storageClass, profile, snapshotClasses, volumes, now } = seen;
-  if (!storageClass) return profile ? [{ act: 'delete', subject: { resource: STORAGE_PROFILES, object: profile } }] : [];
+  if (!storageClass)
+    return profile ? [{ act: 'delete', subject: { resource: STORAGE_PROFILES, object: profile } }] : [];
   if (!profile) {
     const labels = { [LABEL.app]: APP, [LABEL.component]: '' };
     return [{ act: 'create', resource: STORAGE_PROFILES, object: { metadata: { name, labels }, spec: {} } as never }];
