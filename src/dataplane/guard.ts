@@ -21,23 +21,43 @@ const REFUSED: readonly (readonly [net: string, what: string])[] = [
 /** IPv6 addresses that stand for IPv4 ones in their last 32 bits: NAT64 (RFC 6052, section 2.1). */
 const NAT64 = listOf([['64:ff9b::/96', '']]);
 const CLUSTER = 'an address of the cluster';
+const SERVICES = "an address of the cluster's services";
+const API = "the cluster's API server";
+
+/** Where a cluster's own addresses are. */
+export interface ClusterNetworks {
+  /** Address of its API server: to which nobody is led, whatever it is called. */
+  readonly api?: string;
+  /** Network of its services. */
+  readonly services?: string;
+  /** Hosts that whoever asks has named himself: those may be services. Where they redirect to may not. */
+  readonly named?: readonly string[];
+}
 
 /** Which addresses may be connected to. A name is admitted by what it resolves to, at the moment of connecting. */
 export class Guard {
   readonly #refused: readonly (readonly [BlockList, string])[];
   readonly #allowed: BlockList;
   readonly #remedy: string;
+  /** Names, in lower case, that may be services of the cluster. */
+  readonly #named: ReadonlySet<string>;
 
   /**
    * `refused`, `allowed`: networks such as 10.96.0.0/12, or single addresses; what is allowed is never refused. `remedy` ends
    * the message. Throws BAD_SPEC.
    */
-  constructor(refused: readonly string[], allowed: readonly string[], remedy: string) {
-    this.#refused = [...REFUSED, ...refused.map((net) => [net, CLUSTER] as const)].map(
-      (one) => [listOf([one]), one[1]] as const,
-    );
+  constructor(refused: readonly string[], allowed: readonly string[], remedy: string, cluster: ClusterNetworks = {}) {
+    const { api, services, named = [] } = cluster;
+    const all = [
+      ...REFUSED,
+      ...(api ? [[api, API] as const] : []),
+      ...refused.map((net) => [net, CLUSTER] as const),
+      ...(services ? [[services, SERVICES] as const] : []),
+    ];
+    this.#refused = all.map((one) => [listOf([one]), one[1]] as const);
     this.#allowed = listOf(allowed.map((net) => [net, ''] as const));
     this.#remedy = remedy;
+    this.#named = new Set(named.map((host) => host.toLowerCase().replace(/^\[|\]$/g, '')));
   }
 
   /** A URL's host that is an address is checked here: nothing looks it up. Throws UNSAFE. */
@@ -65,7 +85,7 @@ export class Guard {
     const inner = embedded(address);
     if (inner !== undefined) return this.#refusal(host, inner);
     const [, what] = this.#refused.find(([list]) => list.check(address, family)) ?? [];
-    if (what === undefined) return undefined;
+    if (what === undefined || (what === SERVICES && this.#named.has(host.toLowerCase()))) return undefined;
     const named = host === address ? `${address} is` : `${host} leads to ${address},`;
     return new FerryError(`${named} ${what}, which is not connected to: ${this.#remedy}`, {
       code: 'UNSAFE',

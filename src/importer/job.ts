@@ -77,10 +77,13 @@ function guardOf(env: NodeJS.ProcessEnv): Guard {
   const list = (name: string): string[] => (env[name] ?? '').split(/[,\s]+/).filter((net) => net !== '');
   const api = env.KUBERNETES_SERVICE_HOST ?? '';
   const family = isIP(api);
-  const services = family === 4 || family === 6 ? [`${api}/${SERVICES[family]}`] : [];
+  const cluster = family === 4 || family === 6 ? { api, services: `${api}/${SERVICES[family]}` } : {};
+  // Of a scheme that it does not know, URL takes no host.
+  const named = URL.parse((env.IMPORTER_ENDPOINT ?? '').replace(/^[a-z0-9+-]+:\/\//i, 'http://'))?.hostname;
   const remedy = 'if it is meant, allow it with DISKFERRY_ALLOW_ADDRESSES';
   try {
-    return new Guard([...services, ...list('DISKFERRY_REFUSE_ADDRESSES')], list('DISKFERRY_ALLOW_ADDRESSES'), remedy);
+    const [refused, allowed] = [list('DISKFERRY_REFUSE_ADDRESSES'), list('DISKFERRY_ALLOW_ADDRESSES')];
+    return new Guard(refused, allowed, remedy, { ...cluster, ...(named ? { named: [named] } : {}) });
   } catch (error) {
     throw new JobError(`the addresses to refuse or to allow cannot be read: ${(error as Error).message}`);
   }

@@ -1,5 +1,5 @@
 // The import pod: what its environment says, done once; how it went, in the termination message.
-import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
+import { accessSync, constants, existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { chmod, open, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { unpack } from '../dataplane/archive.ts';
@@ -88,9 +88,26 @@ async function run(signal: AbortSignal): Promise<Ending> {
 /** Throws JobError where there is no place for what is to be imported. */
 function targetOf(job: Job): string {
   const device = existsSync(DEVICE);
+  if (device) checkDevice();
   if (job.content === 'kubevirt') return device ? DEVICE : FILE;
   if (device) throw new JobError('an archive is unpacked into a file system: the volume mode of the claim is Block');
   return DIRECTORY;
+}
+
+/**
+ * Before any traffic: a pod that is not root gets its device only where the node's runtime hands it over (Kubernetes blog,
+ * "Non-root Containers And Devices"). Throws JobError with the setting.
+ */
+function checkDevice(): void {
+  try {
+    accessSync(DEVICE, constants.R_OK | constants.W_OK);
+  } catch (cause) {
+    const node = process.env.NODE_NAME ? `on node ${process.env.NODE_NAME}` : 'of its node';
+    throw new JobError(
+      `the volume's device cannot be written as user ${process.getuid?.()}: the container runtime ${node} does not hand devices over; set device_ownership_from_security_context = true there (containerd: under [plugins."io.containerd.grpc.v1.cri"]; CRI-O: under [crio.runtime]) and restart it, or use volumeMode Filesystem`,
+      { cause },
+    );
+  }
 }
 
 /** 100 comes only when the disk is verified. */

@@ -110,3 +110,15 @@ test.each(['10.0.0.0/33', '::/129', 'example.org', '10.0.0.0/', '10.0.0.0/x', '1
   expect(() => new Guard([net], [], '')).toThrow(FerryError);
   expect(() => new Guard([], [net], '')).toThrow(/is no network/);
 });
+
+test('services may be named by whoever asks, and nothing else of the cluster', () => {
+  const cluster = {
+    api: '10.96.0.1',
+    services: '10.96.0.0/16',
+    named: ['10.96.0.10', '10.96.0.1', '127.0.0.1', '10.9.0.1'],
+  };
+  const named = new Guard(['10.9.0.0/16'], [], 'allow it', cluster);
+  expect(() => named.admitHost('10.96.0.10')).not.toThrow();
+  for (const host of ['10.96.0.11', '10.96.0.1', '127.0.0.1', '10.9.0.1'])
+    expect(() => named.admitHost(host)).toThrow(FerryError);
+});

@@ -3,26 +3,8 @@ import { expect, test } from 'vitest';
 import { ANNOTATION } from '../../src/api/claim.ts';
 import type { Stored } from '../../src/api/meta.ts';
 import { decideImport } from '../../src/controller/decide/import.ts';
-import type { Decision } from '../../src/controller/decision.ts';
 import { container, importing, importSeen, pod } from './objects.ts';
-
-/** Decisions in a word each, as tables compare them. */
-function words(decisions: readonly Decision[]): string[] {
-  return decisions.map((one) => {
-    if (one.act === 'create') return `create ${one.resource.kind} ${one.object.metadata?.name}`;
-    if (one.act === 'delete') return `delete ${one.subject.resource.kind} ${one.subject.object.metadata.name}`;
-    if (one.act === 'tell') return `tell ${one.type} ${one.reason}`;
-    return one.act;
-  });
-}
-
-function annotations(decisions: readonly Decision[]): Record<string, string | null> {
-  const patches = decisions.flatMap((one) => (one.act === 'patch' ? [one.patch] : []));
-  return Object.assign(
-    {},
-    ...patches.map((one) => (one as { metadata?: { annotations?: object } }).metadata?.annotations),
-  );
-}
+import { annotations, words } from './words.ts';
 
 const complete = JSON.stringify({
   scratchSpaceRequired: false,
@@ -36,7 +18,7 @@ const ended = (exitCode: number, message: string): Pod['status'] => ({
 
 test('makes the pod of a bound claim, and marks the claim with its name', () => {
   const decisions = decideImport(importSeen());
-  expect(words(decisions)).toEqual(['patch', 'create Pod importer-disk']);
+  expect(words(decisions)).toEqual(['patch PersistentVolumeClaim', 'create Pod importer-disk']);
   expect(annotations(decisions)).toEqual({ [ANNOTATION.importPod]: 'importer-disk', [ANNOTATION.podRestarts]: '0' });
 });
 
@@ -140,7 +122,11 @@ test('a volume that cannot be mounted is told by the event about the pod', () =>
 
 test('a pod that has done its work is told of, and then deleted', () => {
   const seen = importSeen({ pod: pod(ended(0, complete)) });
-  expect(words(decideImport(seen))).toEqual(['patch', 'tell Normal ImportSucceeded', 'delete Pod importer-disk']);
+  expect(words(decideImport(seen))).toEqual([
+    'patch PersistentVolumeClaim',
+    'tell Normal ImportSucceeded',
+    'delete Pod importer-disk',
+  ]);
   expect(annotations(decideImport(seen))[ANNOTATION.podPhase]).toBe('Succeeded');
   const retained = importing({ annotations: { [ANNOTATION.retain]: 'true' } });
   expect(words(decideImport(importSeen({ claim: retained, pod: pod(ended(0, complete)) })))).not.toContain(
@@ -166,7 +152,7 @@ test('a checksum that differs is final', () => {
     [ANNOTATION.podPhase]: 'Failed',
     [ANNOTATION.runningReason]: 'ChecksumError',
   });
-  expect(words(decisions)).toEqual(['patch', 'tell Warning ErrImportFailed']);
+  expect(words(decisions)).toEqual(['patch PersistentVolumeClaim', 'tell Warning ErrImportFailed']);
   const claim = importing({ annotations: { [ANNOTATION.fatalError]: 'true' } });
   expect(decideImport(importSeen({ claim }))).toEqual([]);
 });
@@ -177,7 +163,10 @@ test('scratch space comes only when a pod says that it needs it, and goes with t
   expect(annotations(first)[ANNOTATION.requiresScratch]).toBe('true');
   expect(words(first)).toContain('delete Pod importer-disk');
   const claim = importing({ annotations: { [ANNOTATION.requiresScratch]: 'true' } });
-  expect(words(decideImport(importSeen({ claim })))).toEqual(['patch', 'create Pod importer-disk']);
+  expect(words(decideImport(importSeen({ claim })))).toEqual([
+    'patch PersistentVolumeClaim',
+    'create Pod importer-disk',
+  ]);
   const running = pod({ phase: 'Pending' });
   expect(words(decideImport(importSeen({ claim, pod: running })))[0]).toBe('create PersistentVolumeClaim disk-scratch');
 });
@@ -185,22 +174,25 @@ test('scratch space comes only when a pod says that it needs it, and goes with t
 test('a pod of the name that is not its own is never touched', () => {
   const other = pod({ phase: 'Running' }, { ownerReferences: [] });
   const decisions = decideImport(importSeen({ pod: other }));
-  expect(words(decisions)).toEqual(['patch', 'again']);
+  expect(words(decisions)).toEqual(['patch PersistentVolumeClaim', 'again']);
   expect(annotations(decisions)[ANNOTATION.runningReason]).toBe('PodNameTaken');
 });
 
 test('a claim that others use waits for them', () => {
   const user = pod({ phase: 'Running' }, { name: 'vm', uid: 'other' });
   const decisions = decideImport(importSeen({ users: [user] }));
-  expect(words(decisions)).toEqual(['patch', 'tell Warning ImportTargetInUse']);
+  expect(words(decisions)).toEqual(['patch PersistentVolumeClaim', 'tell Warning ImportTargetInUse']);
   expect(annotations(decisions)[ANNOTATION.runningMessage]).toContain('pod ns/vm using PersistentVolumeClaim disk');
 });
 
 test('a lost pod is replaced when it is gone, and not before', () => {
   const failed: Stored<Pod> = pod({ phase: 'Failed', reason: 'Evicted' });
-  expect(words(decideImport(importSeen({ pod: failed })))).toEqual(['patch', 'delete Pod importer-disk']);
+  expect(words(decideImport(importSeen({ pod: failed })))).toEqual([
+    'patch PersistentVolumeClaim',
+    'delete Pod importer-disk',
+  ]);
   const going = pod({ phase: 'Running' }, { deletionTimestamp: '2026-01-01T00:00:00Z' });
-  expect(words(decideImport(importSeen({ pod: going })))).toEqual(['patch']);
+  expect(words(decideImport(importSeen({ pod: going })))).toEqual(['patch PersistentVolumeClaim']);
 });
 
 test('the pod of a claim that is being deleted keeps it no longer', () => {
@@ -218,6 +210,11 @@ test('what is refused is told, and tried again', () => {
     message: 'pods "importer-disk" is forbidden: exceeded quota: small, requested: pods=1',
   };
   const decisions = decideImport(importSeen({ refused }));
-  expect(words(decisions)).toEqual(['patch', 'tell Warning ErrExceededQuota', 'create Pod importer-disk', 'again']);
+  expect(words(decisions)).toEqual([
+    'patch PersistentVolumeClaim',
+    'tell Warning ErrExceededQuota',
+    'create Pod importer-disk',
+    'again',
+  ]);
   expect(annotations(decisions)[ANNOTATION.runningMessage]).toContain('exceeded quota: small');
 });

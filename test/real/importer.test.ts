@@ -44,6 +44,7 @@ beforeAll(async () => {
     server: `location /private/ { alias ${at('www')}/; auth_basic "x"; auth_basic_user_file ${at('passwords')}; }
       location /slow/ { alias ${at('www')}/; limit_rate 800k; }
       location /elsewhere/ { return 302 http://127.0.0.2:1/disk.qcow2; }
+      location /services/ { return 302 http://10.96.0.10/disk.qcow2; }
       location /metadata/ { return 302 http://[::ffff:169.254.169.254]/latest/meta-data/; }
       location /wants/ { if ($http_x_project != "images") { return 403; } alias ${at('www')}/; }`,
   });
@@ -314,14 +315,20 @@ describe('what ends otherwise', () => {
     ['a redirect to one', () => http('/elsewhere/x'), 1, /data source: 127\.0\.0\.2 is a loopback address/],
     ['a redirect to metadata', () => http('/metadata/x'), 1, /data source: ::ffff:a9fe:a9fe is a link-local address/],
     [
-      'the network of services',
+      'the API server, though its address was named',
       () => ({
         IMPORTER_SOURCE: 'http',
-        IMPORTER_ENDPOINT: 'http://10.96.0.10/x',
+        IMPORTER_ENDPOINT: 'http://10.96.0.1/x',
         KUBERNETES_SERVICE_HOST: '10.96.0.1',
       }),
       1,
-      /10\.96\.0\.10 is an address of the cluster/,
+      /10\.96\.0\.1 is the cluster's API server/,
+    ],
+    [
+      'a redirect into the network of services',
+      () => ({ ...http('/services/x'), KUBERNETES_SERVICE_HOST: '10.96.0.1' }),
+      1,
+      /10\.96\.0\.10 is an address of the cluster's services/,
     ],
     [
       'a list of addresses that is none',
