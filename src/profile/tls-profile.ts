@@ -43,18 +43,18 @@ const OLD = [
   'DES-CBC3-SHA',
 ];
 
-const PROFILES: Readonly<Record<string, TlsRules>> = {
-  Old: { minVersion: 'VersionTLS10', ciphers: OLD },
-  Intermediate: { minVersion: 'VersionTLS12', ciphers: INTERMEDIATE },
-  Modern: { minVersion: 'VersionTLS13', ciphers: MODERN },
-};
-const DEFAULT = { minVersion: 'VersionTLS12', ciphers: INTERMEDIATE };
+const DEFAULT: TlsRules = { minVersion: 'VersionTLS12', ciphers: INTERMEDIATE };
+const PROFILES: ReadonlyMap<string | undefined, TlsRules> = new Map([
+  ['Old', { minVersion: 'VersionTLS10', ciphers: OLD }],
+  ['Intermediate', DEFAULT],
+  ['Modern', { minVersion: 'VersionTLS13', ciphers: MODERN }],
+]);
 
 /** What a profile says. `custom` holds wherever it is there, whatever `type` says; what it leaves out is Intermediate's. */
 export function tlsRules(profile: TlsSecurityProfile | undefined): TlsRules {
   const { custom } = profile ?? {};
   // The schema allows null.
-  if (!custom) return PROFILES[profile?.type ?? ''] ?? DEFAULT;
+  if (!custom) return PROFILES.get(profile?.type) ?? DEFAULT;
   return {
     minVersion: custom.minTLSVersion || DEFAULT.minVersion,
     ciphers: custom.ciphers?.length ? custom.ciphers : DEFAULT.ciphers,
