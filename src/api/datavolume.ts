@@ -17,7 +17,7 @@ export interface DataVolume {
 
 export interface DataVolumeSpec {
   readonly source?: DataVolumeSource;
-  readonly sourceRef?: { readonly kind: string; readonly namespace?: string; readonly name: string };
+  readonly sourceRef?: SourceReference;
   /** A claim as it is to be. */
   readonly pvc?: PersistentVolumeClaimSpec;
   /** A claim of which the StorageProfile says what is left out. */
@@ -28,6 +28,12 @@ export interface DataVolumeSpec {
   readonly checkpoints?: readonly Checkpoint[];
   readonly finalCheckpoint?: boolean;
   readonly preallocation?: boolean;
+}
+
+export interface SourceReference {
+  readonly kind: string;
+  readonly namespace?: string;
+  readonly name: string;
 }
 
 export interface StorageSpec {
@@ -59,8 +65,14 @@ export interface ImportSource {
 
 export interface DataVolumeSource extends ImportSource {
   readonly upload?: Readonly<Record<string, never>>;
-  readonly pvc?: { readonly namespace: string; readonly name: string };
-  readonly snapshot?: { readonly namespace: string; readonly name: string };
+  readonly pvc?: ObjectRef;
+  readonly snapshot?: ObjectRef;
+}
+
+/** An object in any namespace. */
+export interface ObjectRef {
+  readonly namespace: string;
+  readonly name: string;
 }
 
 export interface UrlSource {

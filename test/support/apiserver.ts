@@ -21,11 +21,19 @@ export interface ApiServer extends AsyncDisposable {
   readonly ca: string;
   /** What it answers to an administrator. Throws what it says where it refuses. */
   ask<T = unknown>(method: string, path: string, body?: object): Promise<T>;
+  /** The same with its headers, and whatever it answers. A string as the body is YAML. */
+  send(method: string, path: string, body?: object | string, headers?: Record<string, string>): Promise<Answer>;
   /** A token of a service account, as a pod is given it. */
   tokenOf(namespace: string, account: string): Promise<string>;
   /** It does not answer until `resume` is called. */
   pause(): void;
   resume(): void;
+}
+
+export interface Answer {
+  readonly status: number;
+  readonly headers: Readonly<Record<string, string | string[] | undefined>>;
+  readonly text: string;
 }
 
 export async function startApiServer(): Promise<ApiServer> {
@@ -70,17 +78,21 @@ export async function startApiServer(): Promise<ApiServer> {
     log = (log + chunk.toString()).slice(-20_000);
   });
   const agent = new Agent({ connect: { ca: issuer.certificate } });
-  const ask = async <T>(method: string, path: string, body?: object): Promise<T> => {
+  const send: ApiServer['send'] = async (method, path, body, headers = {}) => {
     const type = method === 'PATCH' ? 'application/merge-patch+json' : 'application/json';
+    const yaml = typeof body === 'string';
     const answer = await request(`https://127.0.0.1:${port}${path}`, {
       dispatcher: agent,
       method: method as 'GET',
-      headers: { authorization: `Bearer ${ADMIN}`, 'content-type': type },
-      ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+      headers: { authorization: `Bearer ${ADMIN}`, 'content-type': yaml ? 'application/yaml' : type, ...headers },
+      ...(body === undefined ? {} : { body: yaml ? body : JSON.stringify(body) }),
     });
-    const text = await answer.body.text();
-    if (answer.statusCode >= 300) throw new Error(`${method} ${path}: ${answer.statusCode} ${text}`);
-    return (answer.headers['content-type']?.includes('json') ? JSON.parse(text) : text) as T;
+    return { status: answer.statusCode, headers: answer.headers, text: await answer.body.text() };
+  };
+  const ask = async <T>(method: string, path: string, body?: object): Promise<T> => {
+    const { status, headers, text } = await send(method, path, body);
+    if (status >= 300) throw new Error(`${method} ${path}: ${status} ${text}`);
+    return (String(headers['content-type']).includes('json') ? JSON.parse(text) : text) as T;
   };
   let ready = false;
   for (let tries = 0; tries < 600 && !ready && server.exitCode === null; tries += 1) {
@@ -105,6 +117,7 @@ export async function startApiServer(): Promise<ApiServer> {
     port,
     ca: issuer.certificate,
     ask,
+    send,
     async tokenOf(namespace, account) {
       const path = `/api/v1/namespaces/${namespace}/serviceaccounts/${account}/token`;
       const wanted = { apiVersion: 'authentication.k8s.io/v1', kind: 'TokenRequest', spec: {} };
