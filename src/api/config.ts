@@ -67,31 +67,66 @@ export interface NodePlacement {
   readonly tolerations?: readonly Toleration[];
 }
 
+/** Of what serves the installation itself. */
+export interface Infrastructure extends NodePlacement {
+  readonly deploymentReplicas?: number;
+  readonly apiServerReplicas?: number;
+  readonly uploadProxyReplicas?: number;
+}
+
 /** CDI's CDI: an installation. */
 export interface Cdi {
   readonly apiVersion?: string;
   readonly kind?: string;
   readonly metadata?: ObjectMeta;
-  readonly spec?: {
-    readonly imagePullPolicy?: string;
-    readonly uninstallStrategy?: string;
-    readonly infra?: NodePlacement & {
-      readonly deploymentReplicas?: number;
-      readonly apiServerReplicas?: number;
-      readonly uploadProxyReplicas?: number;
-    };
-    readonly workload?: NodePlacement;
-    readonly customizeComponents?: object;
-    readonly cloneStrategyOverride?: string;
-    readonly config?: CdiConfigSpec;
-    readonly certConfig?: object;
-    readonly priorityClass?: string;
+  readonly spec?: CdiSpec;
+  readonly status?: CdiStatus;
+}
+
+export interface CdiSpec {
+  readonly imagePullPolicy?: string;
+  readonly uninstallStrategy?: string;
+  readonly infra?: Infrastructure;
+  readonly workload?: NodePlacement;
+  readonly customizeComponents?: CustomizeComponents;
+  readonly cloneStrategyOverride?: string;
+  readonly config?: CdiConfigSpec;
+  readonly certConfig?: {
+    readonly ca?: CertificateTimes;
+    readonly server?: CertificateTimes;
+    readonly client?: CertificateTimes;
   };
-  readonly status?: {
-    readonly phase?: string;
-    readonly conditions?: readonly Condition[];
-    readonly operatorVersion?: string;
-    readonly targetVersion?: string;
-    readonly observedVersion?: string;
+  readonly priorityClass?: string;
+}
+
+/** Durations as Go writes them: `48h0m0s`. */
+export interface CertificateTimes {
+  readonly duration?: string;
+  readonly renewBefore?: string;
+}
+
+export interface CustomizeComponents {
+  readonly patches?: readonly ComponentPatch[];
+  /** Arguments of programs, by name. */
+  readonly flags?: {
+    readonly api?: Readonly<Record<string, string>>;
+    readonly controller?: Readonly<Record<string, string>>;
+    readonly uploadProxy?: Readonly<Record<string, string>>;
   };
+}
+
+export interface ComponentPatch {
+  readonly resourceName: string;
+  readonly resourceType: string;
+  readonly patch: string;
+  /** `json`, `merge` or `strategic`. */
+  readonly type: string;
+}
+
+export interface CdiStatus {
+  readonly phase?: string;
+  readonly conditions?: readonly Condition[];
+  readonly operatorVersion?: string;
+  readonly targetVersion?: string;
+  readonly observedVersion?: string;
 }

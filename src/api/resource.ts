@@ -9,8 +9,17 @@ import type {
 } from 'kubernetes-types/core/v1.js';
 import type { CSIDriver, StorageClass } from 'kubernetes-types/storage/v1.js';
 import type { Cdi, CdiConfig } from './config.ts';
+import type { DataImportCron } from './data-import-cron.ts';
+import type { DataSource } from './datasource.ts';
 import type { DataVolume } from './datavolume.ts';
-import type { VolumeImportSource } from './populators.ts';
+import type { ObjectTransfer } from './object-transfer.ts';
+import type {
+  OpenstackVolumePopulator,
+  OvirtVolumePopulator,
+  VolumeCloneSource,
+  VolumeImportSource,
+  VolumeUploadSource,
+} from './populators.ts';
 import type { SnapshotClass } from './snapshot-class.ts';
 import type { StorageProfile } from './storage-profile.ts';
 
@@ -35,6 +44,7 @@ const kind = <T>(group: string, version: string, plural: string, name: string, n
 });
 /** Of CDI's resources. */
 export const CDI_GROUP = 'cdi.kubevirt.io';
+const FORKLIFT = 'forklift.cdi.kubevirt.io';
 
 export const PODS = kind<Pod>('', 'v1', 'pods', 'Pod');
 export const CLAIMS = kind<PersistentVolumeClaim>('', 'v1', 'persistentvolumeclaims', 'PersistentVolumeClaim');
@@ -46,16 +56,27 @@ export const LEASES = kind<Lease>('coordination.k8s.io', 'v1', 'leases', 'Lease'
 export const STORAGE_CLASSES = kind<StorageClass>('storage.k8s.io', 'v1', 'storageclasses', 'StorageClass', false);
 export const CSI_DRIVERS = kind<CSIDriver>('storage.k8s.io', 'v1', 'csidrivers', 'CSIDriver', false);
 export const DATA_VOLUMES = kind<DataVolume>(CDI_GROUP, 'v1beta1', 'datavolumes', 'DataVolume');
-export const IMPORT_SOURCES = kind<VolumeImportSource>(
-  CDI_GROUP,
-  'v1beta1',
-  'volumeimportsources',
-  'VolumeImportSource',
-);
+export const IMPORT_SOURCES = kind<VolumeImportSource>(CDI_GROUP, 'v1beta1', 'volumeimportsources', 'VolumeImportSource');
 export const STORAGE_PROFILES = kind<StorageProfile>(CDI_GROUP, 'v1beta1', 'storageprofiles', 'StorageProfile', false);
 export const CDI_CONFIGS = kind<CdiConfig>(CDI_GROUP, 'v1beta1', 'cdiconfigs', 'CDIConfig', false);
 export const CDIS = kind<Cdi>(CDI_GROUP, 'v1beta1', 'cdis', 'CDI', false);
-
+export const DATA_SOURCES = kind<DataSource>(CDI_GROUP, 'v1beta1', 'datasources', 'DataSource');
+export const DATA_IMPORT_CRONS = kind<DataImportCron>(CDI_GROUP, 'v1beta1', 'dataimportcrons', 'DataImportCron');
+export const UPLOAD_SOURCES = kind<VolumeUploadSource>(CDI_GROUP, 'v1beta1', 'volumeuploadsources', 'VolumeUploadSource');
+export const CLONE_SOURCES = kind<VolumeCloneSource>(CDI_GROUP, 'v1beta1', 'volumeclonesources', 'VolumeCloneSource');
+export const OBJECT_TRANSFERS = kind<ObjectTransfer>(CDI_GROUP, 'v1beta1', 'objecttransfers', 'ObjectTransfer', false);
+export const OVIRT_POPULATORS = kind<OvirtVolumePopulator>(
+  FORKLIFT,
+  'v1beta1',
+  'ovirtvolumepopulators',
+  'OvirtVolumePopulator',
+);
+export const OPENSTACK_POPULATORS = kind<OpenstackVolumePopulator>(
+  FORKLIFT,
+  'v1beta1',
+  'openstackvolumepopulators',
+  'OpenstackVolumePopulator',
+);
 export const SNAPSHOT_CLASSES = kind<SnapshotClass>(
   'snapshot.storage.k8s.io',
   'v1',

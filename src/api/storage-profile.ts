@@ -7,11 +7,13 @@ export interface StorageProfile {
   readonly kind?: string;
   readonly metadata?: ObjectMeta;
   readonly spec?: StorageProfileSpec;
-  readonly status?: StorageProfileSpec & {
-    readonly storageClass?: string;
-    readonly provisioner?: string;
-    readonly conditions?: readonly Condition[];
-  };
+  readonly status?: StorageProfileStatus;
+}
+
+export interface StorageProfileStatus extends StorageProfileSpec {
+  readonly storageClass?: string;
+  readonly provisioner?: string;
+  readonly conditions?: readonly Condition[];
 }
 
 export interface StorageProfileSpec {

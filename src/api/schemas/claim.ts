@@ -9,7 +9,7 @@ import type { StorageSpec } from '../datavolume.ts';
 import { type Fields, list, map, object, required, type Schema, text } from './schema.ts';
 
 /** Parts of it are not for others to write: it is one value. */
-const ATOMIC = { 'x-kubernetes-map-type': 'atomic' };
+export const ATOMIC = { 'x-kubernetes-map-type': 'atomic' };
 
 /** As Kubernetes' own generated schemas have it (controller-tools, pkg/crd/known_types.go). */
 const QUANTITY =
