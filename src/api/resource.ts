@@ -56,13 +56,23 @@ export const LEASES = kind<Lease>('coordination.k8s.io', 'v1', 'leases', 'Lease'
 export const STORAGE_CLASSES = kind<StorageClass>('storage.k8s.io', 'v1', 'storageclasses', 'StorageClass', false);
 export const CSI_DRIVERS = kind<CSIDriver>('storage.k8s.io', 'v1', 'csidrivers', 'CSIDriver', false);
 export const DATA_VOLUMES = kind<DataVolume>(CDI_GROUP, 'v1beta1', 'datavolumes', 'DataVolume');
-export const IMPORT_SOURCES = kind<VolumeImportSource>(CDI_GROUP, 'v1beta1', 'volumeimportsources', 'VolumeImportSource');
+export const IMPORT_SOURCES = kind<VolumeImportSource>(
+  CDI_GROUP,
+  'v1beta1',
+  'volumeimportsources',
+  'VolumeImportSource',
+);
 export const STORAGE_PROFILES = kind<StorageProfile>(CDI_GROUP, 'v1beta1', 'storageprofiles', 'StorageProfile', false);
 export const CDI_CONFIGS = kind<CdiConfig>(CDI_GROUP, 'v1beta1', 'cdiconfigs', 'CDIConfig', false);
 export const CDIS = kind<Cdi>(CDI_GROUP, 'v1beta1', 'cdis', 'CDI', false);
 export const DATA_SOURCES = kind<DataSource>(CDI_GROUP, 'v1beta1', 'datasources', 'DataSource');
 export const DATA_IMPORT_CRONS = kind<DataImportCron>(CDI_GROUP, 'v1beta1', 'dataimportcrons', 'DataImportCron');
-export const UPLOAD_SOURCES = kind<VolumeUploadSource>(CDI_GROUP, 'v1beta1', 'volumeuploadsources', 'VolumeUploadSource');
+export const UPLOAD_SOURCES = kind<VolumeUploadSource>(
+  CDI_GROUP,
+  'v1beta1',
+  'volumeuploadsources',
+  'VolumeUploadSource',
+);
 export const CLONE_SOURCES = kind<VolumeCloneSource>(CDI_GROUP, 'v1beta1', 'volumeclonesources', 'VolumeCloneSource');
 export const OBJECT_TRANSFERS = kind<ObjectTransfer>(CDI_GROUP, 'v1beta1', 'objecttransfers', 'ObjectTransfer', false);
 export const OVIRT_POPULATORS = kind<OvirtVolumePopulator>(

@@ -3,7 +3,8 @@ import { expect, test } from 'vitest';
 import { ANNOTATION } from '../../src/api/claim.ts';
 import type { DataVolumeStatus } from '../../src/api/datavolume.ts';
 import type { VolumeImportSource } from '../../src/api/populators.ts';
-import { type DataVolumeSeen, decideDataVolume } from '../../src/controller/decide/datavolume.ts';
+import { decideDataVolume } from '../../src/controller/decide/datavolume.ts';
+import type { DataVolumeSeen } from '../../src/controller/decide/seen.ts';
 import { claim, dataVolume, HTTP, importing, NOW, storageClass } from './objects.ts';
 import { annotations, made, status, words } from './words.ts';
 
@@ -30,6 +31,7 @@ test('without a CSI driver the claim says itself what it is filled with', () => 
   expect(words(decisions)).toEqual([
     'patch DataVolume status',
     'tell Normal NotFound',
+    'tell Normal StoragePlanned',
     'patch DataVolume',
     'create PersistentVolumeClaim disk',
   ]);
@@ -58,7 +60,7 @@ test('without a CSI driver the claim says itself what it is filled with', () => 
 
 test('with a CSI driver a VolumeImportSource says it', () => {
   const decisions = decideDataVolume(seen({ csi: true }));
-  expect(words(decisions).slice(2)).toEqual([
+  expect(words(decisions).slice(3)).toEqual([
     'patch DataVolume',
     'create VolumeImportSource volume-import-source-dv-uid',
     'create PersistentVolumeClaim disk',
@@ -102,7 +104,10 @@ test('a quota that is exceeded is a condition, and heals', () => {
     'create PersistentVolumeClaim disk',
     'again',
   ]);
-  expect(conditions(status(decisions)).Ready).toMatchObject({ reason: 'ErrExceededQuota', message: refused.message });
+  expect(conditions(status(decisions)).Ready).toMatchObject({
+    reason: 'ErrExceededQuota',
+    message: `${refused.message}; it needs 1Gi of claims at its peak: 1Gi for itself`,
+  });
 });
 
 test.each([

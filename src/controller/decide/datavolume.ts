@@ -1,5 +1,4 @@
-import type { Event, PersistentVolume, PersistentVolumeClaim } from 'kubernetes-types/core/v1.js';
-import type { StorageClass } from 'kubernetes-types/storage/v1.js';
+import type { PersistentVolumeClaim } from 'kubernetes-types/core/v1.js';
 import { ANNOTATION } from '../../api/claim.ts';
 import type { DataVolume, DataVolumePhase } from '../../api/datavolume.ts';
 import { APP, LABEL } from '../../api/label.ts';
@@ -7,40 +6,14 @@ import { controllerOf, isControlledBy, type Stored } from '../../api/meta.ts';
 import type { VolumeImportSource } from '../../api/populators.ts';
 import { apiVersionOf, CDI_GROUP, CLAIMS, DATA_VOLUMES, IMPORT_SOURCES } from '../../api/resource.ts';
 import { waitsForConsumer } from '../../profile/classes.ts';
-import { annotate, type Decision, type Refusal } from '../decision.ts';
+import { peakInWords } from '../../profile/peak.ts';
+import { requestOf } from '../../profile/render.ts';
+import { annotate, type Decision } from '../decision.ts';
 import { phaseOf } from './phase.ts';
 import { importSourceName } from './population.ts';
+import type { DataVolumeSeen } from './seen.ts';
 import { annotationsOf, importedFrom } from './source.ts';
 import { boundOf, type Outcome, runningOf, statusOf } from './status.ts';
-
-/** What is seen of a DataVolume. */
-export interface DataVolumeSeen {
-  readonly dv: Stored<DataVolume>;
-  /** Of its name. */
-  readonly claim?: Stored<PersistentVolumeClaim>;
-  readonly prime?: Stored<PersistentVolumeClaim>;
-  readonly source?: Stored<VolumeImportSource>;
-  /** Its claim as it is to be, or why it cannot be. */
-  readonly rendered:
-    | { readonly spec: PersistentVolumeClaim['spec'] }
-    | { readonly reason: string; readonly message: string };
-  /** Of the claim. */
-  readonly storageClass?: Stored<StorageClass>;
-  /** Whether the class has a CSI driver, so that claims can be filled by way of a prime. */
-  readonly csi: boolean;
-  readonly gates: { readonly honorsConsumers: boolean; readonly adoptsClaims: boolean };
-  /** Volumes that are reserved for its claim and suit it. */
-  readonly reserved: readonly Stored<PersistentVolume>[];
-  /** `12.34%`, while an import without a prime runs. */
-  readonly progress?: string;
-  /** The last event about the claim. */
-  readonly event?: Stored<Event>;
-  /** The sentence that says how much storage its claims take at most. */
-  readonly peak?: string;
-  readonly refused?: Refusal;
-  /** RFC 3339. */
-  readonly now: string;
-}
 
 const AGAIN = 15;
 
@@ -80,18 +53,20 @@ function withoutClaim(seen: DataVolumeSeen): Decision[] {
   }
   const populated = usesPopulator(seen);
   const marked = annotate(about(dv), { [ANNOTATION.usePopulator]: String(populated) });
+  const size = requestOf(rendered.spec);
+  const peak = size === undefined ? undefined : peakInWords({ size, populator: populated });
   const made = [...marked, ...(populated ? importSource(seen) : []), ...create(seen, rendered.spec, populated)];
   if (refused) {
     const quota = refused.message.includes('exceeded quota');
     const reason = quota ? 'ErrExceededQuota' : 'ErrClaimNotValid';
-    const message = `${refused.message}${seen.peak ? `; ${seen.peak}` : ''}`;
+    const message = `${refused.message}${peak ? `; it ${peak}` : ''}`;
     const said = { status: 'False', reason, message } as const;
     const told = statusOf(seen, { phase: before || 'Pending', bound: said, trouble: said, warning: true });
     return [...told, ...made, { act: 'again', seconds: AGAIN }];
   }
   const planned: Decision[] =
-    before === '' && seen.peak
-      ? [{ act: 'tell', about: about(dv), type: 'Normal', reason: 'StoragePlanned', message: seen.peak }]
+    before === '' && peak
+      ? [{ act: 'tell', about: about(dv), type: 'Normal', reason: 'StoragePlanned', message: peak }]
       : [];
   return [...statusOf(seen, { phase: before || 'Pending', bound: missing }), ...planned, ...made];
 }

@@ -5,7 +5,7 @@ import { isControlledBy, type Stored } from '../../api/meta.ts';
 import { DATA_VOLUMES } from '../../api/resource.ts';
 import type { Decision } from '../decision.ts';
 import { conditionsOf, type Said } from './conditions.ts';
-import type { DataVolumeSeen } from './datavolume.ts';
+import type { DataVolumeSeen } from './seen.ts';
 
 /** What is to be said of a DataVolume. */
 export interface Outcome {
