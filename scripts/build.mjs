@@ -55,7 +55,13 @@ async function buildTypeScript() {
   rmSync(draft, { recursive: true, force: true });
   await build({
     absWorkingDir: root,
-    entryPoints: ['src/cli/main.ts', 'src/importer/main.ts', 'src/uploader/pod/main.ts', 'src/uploader/proxy/main.ts'],
+    entryPoints: [
+      'src/cli/main.ts',
+      'src/importer/main.ts',
+      'src/uploader/pod/main.ts',
+      'src/uploader/proxy/main.ts',
+      'src/controller/main.ts',
+    ],
     outbase: 'src',
     outdir: draft,
     bundle: true,

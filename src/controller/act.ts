@@ -1,5 +1,5 @@
 import { keyOf, type Stored } from '../api/meta.ts';
-import { PODS, type Resource } from '../api/resource.ts';
+import { apiVersionOf, PODS, type Resource } from '../api/resource.ts';
 import { type Kube, KubeError, type Written } from '../kube/client.ts';
 import type { Recorder } from '../kube/recorder.ts';
 import type { Decision, Refusal, Subject } from './decision.ts';
@@ -36,7 +36,8 @@ export class Actor {
           break;
         case 'tell': {
           const { resource, object } = decision.about;
-          this.#recorder.event(resource, object, decision.type, decision.reason, decision.message);
+          const subject = { apiVersion: apiVersionOf(resource), kind: resource.kind, metadata: object.metadata };
+          this.#recorder.event(subject, decision.type, decision.reason, decision.message);
           break;
         }
         case 'delete': {

@@ -9,7 +9,7 @@ import { logTo } from './log.ts';
 import { Progress } from './progress.ts';
 import { settingsOf } from './settings.ts';
 import { Views } from './views.ts';
-import { World } from './world.ts';
+import { COMPONENT, World } from './world.ts';
 
 /** CDI's own: the two never act at once. */
 const LEASE = 'cdi-controller-leader-election-helper';
@@ -26,7 +26,7 @@ try {
   const server = inCluster(process.env);
   const settings = settingsOf(process.env, await server.namespace());
   await using kube = new Kube(server);
-  const recorder = new Recorder(kube, { component: 'cdi-controller', instance: settings.identity });
+  await using recorder = new Recorder(kube, { component: COMPONENT, instance: settings.identity });
   const world = new World(kube);
   await using progress = new Progress();
   const views = new Views(world, settings, progress.of);

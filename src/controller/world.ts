@@ -80,7 +80,7 @@ export class World {
       one(STORAGE_PROFILES, this.profiles),
       one(CDI_CONFIGS, this.configs),
       one(CDIS, this.installations),
-      one(EVENTS, this.claimEvents, { fieldSelector: 'involvedObject.kind=PersistentVolumeClaim', keep: shortened }),
+      one(EVENTS, this.claimEvents, { fieldSelector: 'involvedObject.kind=PersistentVolumeClaim', keep: others }),
       one(EVENTS, this.podEvents, { fieldSelector: 'involvedObject.kind=Pod,type=Warning', keep: this.#ours }),
       // A cluster may not have this kind at all: it is not waited for.
       one(SNAPSHOT_CLASSES, this.snapshotClasses),
@@ -158,6 +158,9 @@ function withClaims(pod: Stored<Pod>): Stored<Pod> | undefined {
   };
 }
 
+/** Who events are told by. */
+export const COMPONENT = 'cdi-controller';
+
 /** On the pod by which KubeVirt makes the storage choose a node before the machine starts (kubevirt, api: EphemeralProvisioningObject). */
 const PROVISIONING = 'kubevirt.io/ephemeral-provisioning';
 
@@ -169,6 +172,11 @@ function provisioning(annotations: Readonly<Record<string, string>>): Record<str
 export function isUsing(pod: Stored<Pod>): boolean {
   const over = pod.status?.phase === 'Succeeded' || pod.status?.phase === 'Failed';
   return !over && pod.metadata.annotations?.[PROVISIONING] === undefined;
+}
+
+/** Events that we told are no news. */
+function others(event: Stored<Event>): Stored<Event> | undefined {
+  return event.source?.component === COMPONENT ? undefined : shortened(event);
 }
 
 function shortened(event: Stored<Event>): Stored<Event> {
