@@ -13,14 +13,13 @@ const ALLOWED = {
   kube: ['api'],
   pki: ['api'],
   oci: ['dataplane'],
-  dataplane: ['oci'],
+  dataplane: ['oci', 'api'],
   profile: ['api'],
   controller: ['kube', 'api', 'pki', 'profile'],
   apiserver: ['kube', 'api', 'pki', 'profile'],
-  ...Object.fromEntries(
-    ['cli', 'importer', 'uploader', 'cloner', 'store'].map((part) => [part, ['dataplane', 'oci', 'pki']]),
-  ),
+  ...Object.fromEntries(['cli', 'uploader', 'cloner', 'store'].map((part) => [part, ['dataplane', 'oci', 'pki']])),
   uploader: ['dataplane', 'store', 'pki', 'kube', 'api'],
+  importer: ['dataplane', 'oci', 'pki', 'api'],
   cli: ['dataplane', 'oci', 'store', 'uploader'],
 };
 /** Controllers decide and pods carry: no file is opened and no native code loaded in these. */

@@ -37,6 +37,12 @@ function shifted(digits: bigint, shift: number): bigint {
   return (digits + divisor - 1n) / divisor;
 }
 
+/** As parseQuantity, of sizes that volumes have; undefined for others too: negative ones, and 2^53 and more, as numbers are not exact there. */
+export function parseBytes(quantity: Quantity): number | undefined {
+  const bytes = Number(parseQuantity(quantity) ?? -1n);
+  return bytes >= 0 && Number.isSafeInteger(bytes) ? bytes : undefined;
+}
+
 /** Bytes as a quantity: in the largest of Ki, Mi, … of which they are a whole number. */
 export function formatQuantity(bytes: bigint): string {
   let [count, unit] = [bytes, 0];

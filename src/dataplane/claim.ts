@@ -1,3 +1,4 @@
+import { usable } from '../api/overhead.ts';
 import { FerryError } from './errors.ts';
 
 /** A volume as its claim asks for it. */
@@ -6,14 +7,6 @@ export interface Claim {
   readonly size: number;
   /** Part of a file system that its own data takes, 0 to 1 (CDI's filesystemOverhead). */
   readonly overhead: number;
-}
-
-/** Disks end at such a border (CDI, pkg/util/util.go: DefaultAlignBlockSize). */
-const ALIGNMENT = 1024 * 1024;
-
-/** Bytes that a disk can have in `size` bytes of a volume. */
-export function usable(size: number, overhead: number): number {
-  return Math.floor(Math.ceil(size / (1 + overhead)) / ALIGNMENT) * ALIGNMENT;
 }
 
 /**
@@ -29,5 +22,5 @@ export function diskSize(image: number | undefined, capacity: number, claim: Cla
       { code: 'TOO_LARGE', stage: 'plan' },
     );
   }
-  return Math.max(image ?? 0, usable(available, claim.overhead));
+  return Math.max(image ?? 0, Number(usable(BigInt(available), claim.overhead)));
 }

@@ -35,13 +35,6 @@ export function parseSize(text: string): number {
   return Number(bytes);
 }
 
-/** A Kubernetes quantity in whole bytes: as parseSize, and exponents too. Throws BAD_SPEC. */
-export function parseQuantity(text: string): number {
-  const exponent = /^(\d+(?:\.\d+)?)e(\d{1,2})$/i.exec(text);
-  const bytes = exponent ? Math.ceil(Number(exponent[1]) * 10 ** Number(exponent[2])) : undefined;
-  return bytes !== undefined && Number.isSafeInteger(bytes) ? bytes : parseSize(text);
-}
-
 /** Bytes a second of '50MB/s', '10Mi' or '1000'; at least 1. */
 export function parseRate(text: string): number {
   const rate = parseSize(text.trim().replace(/\s*\/\s*s$/i, ''));

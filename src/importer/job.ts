@@ -1,10 +1,11 @@
 import { createHash } from 'node:crypto';
 import { isIP } from 'node:net';
+import { parseOverhead } from '../api/overhead.ts';
+import { parseBytes } from '../api/quantity.ts';
 import type { Claim } from '../dataplane/claim.ts';
 import { parseChecksum } from '../dataplane/digests.ts';
 import type { FerryError } from '../dataplane/errors.ts';
 import { Guard } from '../dataplane/guard.ts';
-import { parseQuantity } from '../dataplane/sizes.ts';
 import type { Digest, SourceOptions } from '../dataplane/source.ts';
 import { decode } from '../dataplane/sources/object.ts';
 
@@ -90,18 +91,12 @@ function guardOf(env: NodeJS.ProcessEnv): Guard {
 }
 
 function claimOf(env: NodeJS.ProcessEnv): Claim {
-  const overhead = Number(env.FILESYSTEM_OVERHEAD || '0');
-  if (!(overhead >= 0 && overhead < 1))
-    throw new JobError(`FILESYSTEM_OVERHEAD ${env.FILESYSTEM_OVERHEAD} is no part of 1`);
-  return { size: quantity(env.IMPORTER_IMAGE_SIZE ?? ''), overhead };
-}
-
-function quantity(text: string): number {
-  try {
-    return parseQuantity(text);
-  } catch {
-    throw new JobError(`IMPORTER_IMAGE_SIZE '${text}' is no size of a volume`);
-  }
+  const overhead = parseOverhead(env.FILESYSTEM_OVERHEAD || '0');
+  if (overhead === undefined) throw new JobError(`FILESYSTEM_OVERHEAD ${env.FILESYSTEM_OVERHEAD} is no part of 1`);
+  const text = env.IMPORTER_IMAGE_SIZE ?? '';
+  const size = parseBytes(text);
+  if (size === undefined) throw new JobError(`IMPORTER_IMAGE_SIZE '${text}' is no size of a volume`);
+  return { size, overhead };
 }
 
 function bool(env: NodeJS.ProcessEnv, name: string): boolean {

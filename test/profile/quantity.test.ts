@@ -1,7 +1,7 @@
 // The oracle of quantities is an API server: it refuses a container whose request is more than its limit, and texts that are none.
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { formatQuantity, parseQuantity } from '../../src/api/quantity.ts';
+import { formatQuantity, parseBytes, parseQuantity } from '../../src/api/quantity.ts';
 import { type ApiServer, startApiServer } from '../support/apiserver.ts';
 
 let server: ApiServer;
@@ -161,6 +161,15 @@ describe('absurd ones', () => {
       }),
     ));
 });
+
+test.each<[string, number | undefined]>([
+  ['1Gi', 2 ** 30],
+  ['0', 0],
+  ['9007199254740991', Number.MAX_SAFE_INTEGER],
+  ['9007199254740992', undefined],
+  ['-1', undefined],
+  ['much', undefined],
+])('as a number, %j is %s', (text, bytes) => expect(parseBytes(text)).toBe(bytes));
 
 test('what is written is the shortest', () => {
   expect([0n, 1n, 1024n, 1536n, 2n ** 30n, 5n * 2n ** 70n].map(formatQuantity)).toEqual([

@@ -247,6 +247,8 @@ test('a deadline ends it; a stop is no success; a wrong environment is named', a
   ]) {
     expect(() => settingsOf({ UPLOAD_IMAGE_SIZE: '1Gi', ...env }, '/')).toThrow(Object.keys(env)[0]);
   }
+  // All that CDI's schema allows.
+  expect(settingsOf({ UPLOAD_IMAGE_SIZE: '1Gi', FILESYSTEM_OVERHEAD: '1' }, '/').claim?.overhead).toBe(1);
 });
 
 test('a sender who goes leaves nothing that looks like a disk', async () => {

@@ -1,9 +1,10 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { join } from 'node:path';
 import type { TlsOptions } from 'node:tls';
+import { parseOverhead } from '../../api/overhead.ts';
+import { parseBytes } from '../../api/quantity.ts';
 import type { Claim } from '../../dataplane/claim.ts';
 import { FerryError } from '../../dataplane/errors.ts';
-import { parseQuantity } from '../../dataplane/sizes.ts';
 import type { CertificateFiles } from '../certificates.ts';
 
 /** What the pod is to do, from its environment: the contract of CDI's upload server (docs/uploadserver.md). */
@@ -41,8 +42,8 @@ const VERSIONS: Readonly<Record<string, NonNullable<TlsOptions['minVersion']>>> 
 export function settingsOf(env: NodeJS.ProcessEnv, root: string): Settings {
   const { TLS_KEY_FILE: key, TLS_CERT_FILE: certificate, CLIENT_CERT_FILE: clients } = env;
   const destination = join(root, env.DESTINATION || FILE);
-  const overhead = Number(env.FILESYSTEM_OVERHEAD || '0');
-  if (!(overhead >= 0 && overhead < 1)) throw wrong(`FILESYSTEM_OVERHEAD ${env.FILESYSTEM_OVERHEAD} is no part of 1`);
+  const overhead = parseOverhead(env.FILESYSTEM_OVERHEAD || '0');
+  if (overhead === undefined) throw wrong(`FILESYSTEM_OVERHEAD ${env.FILESYSTEM_OVERHEAD} is no part of 1`);
   const port = Number(env.LISTEN_PORT || '8443');
   if (!Number.isInteger(port) || port < 0 || port > 65_535) throw wrong(`LISTEN_PORT ${env.LISTEN_PORT} is no port`);
   const preallocate = env.PREALLOCATION ?? '';
@@ -78,11 +79,9 @@ export function settingsOf(env: NodeJS.ProcessEnv, root: string): Settings {
 }
 
 function sizeOf(text: string): number {
-  try {
-    return parseQuantity(text);
-  } catch {
-    throw wrong(`UPLOAD_IMAGE_SIZE '${text}' is no size of a volume`);
-  }
+  const size = parseBytes(text);
+  if (size === undefined) throw wrong(`UPLOAD_IMAGE_SIZE '${text}' is no size of a volume`);
+  return size;
 }
 
 function wrong(message: string): FerryError {
