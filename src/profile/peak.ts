@@ -1,5 +1,3 @@
-import { formatQuantity } from '../api/quantity.ts';
-
 /** What is claimed to fill a volume. */
 export interface Filling {
   /** Bytes of the claim itself. */
@@ -18,11 +16,11 @@ export function peakOf({ size, populator, scratch = 0n }: Filling): bigint {
   return size * (populator ? 2n : 1n) + scratch;
 }
 
-/** In one sentence, for events: `needs 21Gi of claims at its peak: …`. */
+/** In one sentence, for events: `needs 2147483648 bytes of claims at its peak: …`. */
 export function peakInWords(filling: Filling): string {
   const { size, populator, scratch } = filling;
-  const parts = [`${formatQuantity(size)} for itself`];
-  if (populator) parts.push(`${formatQuantity(size)} for the claim that is filled in its place`);
-  if (scratch !== undefined) parts.push(`${formatQuantity(scratch)} for scratch space`);
-  return `needs ${formatQuantity(peakOf(filling))} of claims at its peak: ${parts.join(', ')}`;
+  const parts = [`${size} for itself`];
+  if (populator) parts.push(`${size} for the claim that is filled in its place`);
+  if (scratch !== undefined) parts.push(`${scratch} for scratch space`);
+  return `needs ${peakOf(filling)} bytes of claims at its peak: ${parts.join(', ')}`;
 }

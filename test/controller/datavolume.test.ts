@@ -106,7 +106,7 @@ test('a quota that is exceeded is a condition, and heals', () => {
   ]);
   expect(conditions(status(decisions)).Ready).toMatchObject({
     reason: 'ErrExceededQuota',
-    message: `${refused.message}; it needs 1Gi of claims at its peak: 1Gi for itself`,
+    message: `${refused.message}; it needs 1073741824 bytes of claims at its peak: 1073741824 for itself`,
   });
 });
 
