@@ -1,7 +1,7 @@
 import type { ObjectMeta } from 'kubernetes-types/meta/v1.js';
 import type { Stored, StoredMetadata } from '../api/meta.ts';
 import { apiVersionOf, pathOf, type Resource } from '../api/resource.ts';
-import { type ApiServer, Connection, LONGEST, TOO_LONG } from './connection.ts';
+import { type ApiServer, Connection, LONGEST, type Question, TOO_LONG } from './connection.ts';
 import { failureOf, KubeError } from './error.ts';
 import { lines } from './lines.ts';
 
@@ -100,8 +100,7 @@ export class Kube implements AsyncDisposable {
   async create<T extends Written>(resource: Resource<T>, object: T, signal?: AbortSignal): Promise<Stored<T>> {
     const path = pathOf(resource, object.metadata?.namespace);
     const body = { ...object, apiVersion: apiVersionOf(resource), kind: resource.kind };
-    this.guard?.();
-    return this.#connection.ask({ method: 'POST', path, body, signal });
+    return this.#write({ method: 'POST', path, body, signal });
   }
 
   /** Changes an object or a part of it; what it is then. Conflict where it is another one of that name, or another version. */
@@ -113,15 +112,8 @@ export class Kube implements AsyncDisposable {
   ): Promise<Stored<T>> {
     const path = pathOf(resource, target.namespace, target.name, part);
     const body = type === 'json' ? tested(target, patch) : marked(target, patch);
-    this.guard?.();
     try {
-      return await this.#connection.ask({
-        method: 'PATCH',
-        path,
-        body,
-        type: `application/${type}-patch+json`,
-        signal,
-      });
+      return await this.#write({ method: 'PATCH', path, body, type: `application/${type}-patch+json`, signal });
     } catch (thrown) {
       // Both another uid in a merge patch and a test that fails are answered as Invalid, as is an object that would be.
       if (!(thrown instanceof KubeError && thrown.status === 422) || target.uid === undefined) throw thrown;
@@ -147,9 +139,8 @@ export class Kube implements AsyncDisposable {
       gracePeriodSeconds,
       propagationPolicy: propagation,
     };
-    this.guard?.();
     try {
-      await this.#connection.ask({ method: 'DELETE', path: pathOf(resource, namespace, name), body, signal });
+      await this.#write({ method: 'DELETE', path: pathOf(resource, namespace, name), body, signal });
     } catch (thrown) {
       if (isGone(thrown)) return;
       if (!(thrown instanceof KubeError && thrown.status === 409) || uid === undefined) throw thrown;
@@ -195,6 +186,10 @@ export class Kube implements AsyncDisposable {
     const chunks = this.#connection.follow({ method: 'GET', path, signal, idle }, opened);
     const tooLong = (): Error => new KubeError(`a line of a watch has more than ${LONGEST} bytes`);
     for await (const line of lines(chunks, LONGEST, tooLong)) yield told(line);
+  }
+
+  #write<T>(question: Question): Promise<T> {
+    return this.#connection.ask({ ...question, guard: () => this.guard?.() });
   }
 
   [Symbol.asyncDispose](): Promise<void> {

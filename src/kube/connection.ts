@@ -20,6 +20,8 @@ export interface Question {
   /** Of `body`; JSON by itself. */
   readonly type?: string;
   readonly signal?: AbortSignal | undefined;
+  /** Called just before it is sent; what it throws is thrown, and nothing is sent. */
+  readonly guard?: (() => void) | undefined;
   /** Milliseconds without a byte of the answer after which it is given up. */
   readonly idle?: number;
   /** Bytes that an answer may have. */
@@ -70,8 +72,9 @@ export class Connection implements AsyncDisposable {
     const { url, token } = this.#server;
     const agent = await this.#agent();
     const authorization = token && `Bearer ${await token()}`;
+    question.guard?.();
     try {
-      const answer = await agent.request({
+      const request = agent.request({
         origin: url,
         path: question.path,
         method: question.method,
@@ -86,6 +89,7 @@ export class Connection implements AsyncDisposable {
         bodyTimeout: question.idle ?? PATIENCE,
         signal: signal ?? null,
       });
+      const answer = await unless(signal, request);
       if (answer.statusCode < 300) return await take(answer);
       const after = answer.headers['retry-after'];
       throw refusal(answer.statusCode, await read(answer.body, LONGEST), typeof after === 'string' ? after : undefined);
@@ -124,6 +128,19 @@ function lost(cause: unknown, signal: AbortSignal | undefined): unknown {
   if (signal?.aborted) return signal.reason;
   if (cause instanceof KubeError) return cause;
   return new KubeError(`the API server cannot be reached: ${(cause as Error).message}`, { cause });
+}
+
+/** What a request comes to, or the end of it at once: undici does not look at a signal before there is a connection. */
+async function unless<T>(signal: AbortSignal | undefined, request: Promise<T>): Promise<T> {
+  if (!signal) return request;
+  const aborted = Promise.withResolvers<never>();
+  const abort = (): void => aborted.reject(signal.reason);
+  signal.addEventListener('abort', abort, { once: true });
+  try {
+    return await Promise.race([request, aborted.promise]);
+  } finally {
+    signal.removeEventListener('abort', abort);
+  }
 }
 
 async function read(body: Dispatcher.ResponseData['body'], longest: number): Promise<string> {

@@ -1,13 +1,15 @@
 // The API server of a real Kubernetes on loopback, with an etcd of its own; nothing else of a cluster runs.
-import { spawn } from 'node:child_process';
+import { type ChildProcess, spawn } from 'node:child_process';
 import { generateKeyPairSync } from 'node:crypto';
+import { once } from 'node:events';
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Agent, request } from 'undici';
 // @ts-expect-error plain JavaScript, so that it runs before anything is installed
 import { serverPath } from '../../scripts/toolchain.mjs';
-import { authority, issue } from '../../src/pki/authority.ts';
+import type { ApiServer as Access } from '../../src/kube/client.ts';
+import { authority, issue, type Pair } from '../../src/pki/authority.ts';
 import { freePort, stop } from './nginx.ts';
 import { tempdir } from './tempdir.ts';
 import { tool } from './tools.ts';
@@ -19,6 +21,11 @@ export interface ApiServer extends AsyncDisposable {
   readonly port: number;
   /** PEM of the authority that its certificate has. */
   readonly ca: string;
+  readonly url: string;
+  /** How an administrator asks it. */
+  readonly access: Access;
+  /** The same with a certificate, as a user who has no rights. */
+  readonly stranger: Access;
   /** What it answers to an administrator. Throws what it says where it refuses. */
   ask<T = unknown>(method: string, path: string, body?: object): Promise<T>;
   /** The same with its headers, and whatever it answers. A string as the body is YAML. */
@@ -28,6 +35,10 @@ export interface ApiServer extends AsyncDisposable {
   /** It does not answer until `resume` is called. */
   pause(): void;
   resume(): void;
+  /** Makes its store forget what was before now. */
+  compact(): Promise<void>;
+  /** Ends it without notice, lets `meanwhile` happen, and starts it again at its port, with certificates of `by`. */
+  restart(meanwhile?: () => Promise<void>, by?: Pair): Promise<void>;
 }
 
 export interface Answer {
@@ -36,7 +47,8 @@ export interface Answer {
   readonly text: string;
 }
 
-export async function startApiServer(): Promise<ApiServer> {
+/** `more`: arguments of kube-apiserver. */
+export async function startApiServer(more: readonly string[] = []): Promise<ApiServer> {
   const home = await tempdir();
   const at = (name: string): string => join(home.path, name);
   const [client, peer, port] = [await freePort(), await freePort(), await freePort()];
@@ -51,33 +63,43 @@ export async function startApiServer(): Promise<ApiServer> {
   );
   const issuer = await authority('test cluster', HOUR);
   const names = ['127.0.0.1', 'localhost', 'kubernetes.default.svc'];
-  const pair = await issue(issuer, { commonName: 'kube-apiserver', names, use: 'server', duration: HOUR });
+  const certify = async (by: Pair): Promise<void> => {
+    const pair = await issue(by, { commonName: 'kube-apiserver', names, use: 'server', duration: HOUR });
+    await Promise.all([writeFile(at('tls.crt'), pair.certificate), writeFile(at('tls.key'), pair.key)]);
+  };
+  const stranger = await issue(issuer, { commonName: 'stranger', use: 'client', duration: HOUR });
   const signing = generateKeyPairSync('rsa', { modulusLength: 2048 });
   await mkdir(at('certificates'));
   await Promise.all([
-    writeFile(at('tls.crt'), pair.certificate),
-    writeFile(at('tls.key'), pair.key),
+    certify(issuer),
+    writeFile(at('clients.crt'), issuer.certificate),
     writeFile(at('account.key'), signing.privateKey.export({ type: 'pkcs8', format: 'pem' })),
     writeFile(at('account.pub'), signing.publicKey.export({ type: 'spki', format: 'pem' })),
     // https://kubernetes.io/docs/reference/access-authn-authz/authentication/#static-token-file
     writeFile(at('tokens'), `${ADMIN},admin,1,"system:masters"\n`),
   ]);
-  const server = spawn(
-    serverPath('kube-apiserver'),
-    [
-      ...[`--etcd-servers=${urls}`, '--bind-address=127.0.0.1', '--advertise-address=127.0.0.1'],
-      ...[`--secure-port=${port}`, `--tls-cert-file=${at('tls.crt')}`, `--tls-private-key-file=${at('tls.key')}`],
-      ...[`--cert-dir=${at('certificates')}`, `--token-auth-file=${at('tokens')}`, '--authorization-mode=RBAC'],
-      ...['--service-account-issuer=https://kubernetes.default.svc', '--service-cluster-ip-range=10.96.0.0/24'],
-      ...[`--service-account-key-file=${at('account.pub')}`, `--service-account-signing-key-file=${at('account.key')}`],
-    ],
-    { stdio: ['ignore', 'ignore', 'pipe'] },
-  );
   let log = '';
-  server.stderr.on('data', (chunk: Buffer) => {
-    log = (log + chunk.toString()).slice(-20_000);
-  });
-  const agent = new Agent({ connect: { ca: issuer.certificate } });
+  const start = (): ChildProcess => {
+    const child = spawn(
+      serverPath('kube-apiserver'),
+      [
+        ...[`--etcd-servers=${urls}`, '--bind-address=127.0.0.1', '--advertise-address=127.0.0.1'],
+        ...[`--secure-port=${port}`, `--tls-cert-file=${at('tls.crt')}`, `--tls-private-key-file=${at('tls.key')}`],
+        ...[`--cert-dir=${at('certificates')}`, `--token-auth-file=${at('tokens')}`, '--authorization-mode=RBAC'],
+        ...['--service-account-issuer=https://kubernetes.default.svc', '--service-cluster-ip-range=10.96.0.0/24'],
+        ...[`--service-account-key-file=${at('account.pub')}`, `--client-ca-file=${at('clients.crt')}`],
+        ...[`--service-account-signing-key-file=${at('account.key')}`, ...more],
+      ],
+      { stdio: ['ignore', 'ignore', 'pipe'] },
+    );
+    child.stderr.on('data', (chunk: Buffer) => {
+      log = (log + chunk.toString()).slice(-20_000);
+    });
+    return child;
+  };
+  let server = start();
+  let ca = issuer.certificate;
+  let agent = new Agent({ connect: { ca } });
   const send: ApiServer['send'] = async (method, path, body, headers = {}) => {
     const type = method === 'PATCH' ? 'application/merge-patch+json' : 'application/json';
     const yaml = typeof body === 'string';
@@ -94,14 +116,17 @@ export async function startApiServer(): Promise<ApiServer> {
     if (status >= 300) throw new Error(`${method} ${path}: ${status} ${text}`);
     return (String(headers['content-type']).includes('json') ? JSON.parse(text) : text) as T;
   };
-  let ready = false;
-  for (let tries = 0; tries < 600 && !ready && server.exitCode === null; tries += 1) {
-    ready = await ask('GET', '/readyz').then(
-      () => true,
-      () => false,
-    );
-    if (!ready) await sleep(100);
-  }
+  const isReady = async (): Promise<boolean> => {
+    for (let tries = 0; tries < 600 && server.exitCode === null; tries += 1) {
+      const ready = await ask('GET', '/readyz').then(
+        () => true,
+        () => false,
+      );
+      if (ready) return true;
+      await sleep(100);
+    }
+    return false;
+  };
   const end = async (): Promise<void> => {
     await agent.destroy();
     server.kill('SIGCONT');
@@ -109,13 +134,16 @@ export async function startApiServer(): Promise<ApiServer> {
     await stop(store);
     await home[Symbol.asyncDispose]();
   };
-  if (!ready) {
+  if (!(await isReady())) {
     await end();
     throw new Error(`kube-apiserver did not start: ${log}`);
   }
   return {
     port,
-    ca: issuer.certificate,
+    ca,
+    url: `https://127.0.0.1:${port}`,
+    access: { url: `https://127.0.0.1:${port}`, ca, token: async () => ADMIN },
+    stranger: { url: `https://127.0.0.1:${port}`, ca, cert: stranger.certificate, key: stranger.key },
     ask,
     send,
     async tokenOf(namespace, account) {
@@ -125,6 +153,30 @@ export async function startApiServer(): Promise<ApiServer> {
     },
     pause: () => void server.kill('SIGSTOP'),
     resume: () => void server.kill('SIGCONT'),
+    async compact() {
+      // The JSON of etcd's API (https://etcd.io/docs/v3.4/dev-guide/api_grpc_gateway/).
+      const etcd = async (path: string, body: object): Promise<{ header: { revision: string } }> => {
+        const answer = await request(`${urls}/v3/${path}`, { method: 'POST', body: JSON.stringify(body) });
+        if (answer.statusCode !== 200) throw new Error(`etcd: ${path}: ${await answer.body.text()}`);
+        return (await answer.body.json()) as { header: { revision: string } };
+      };
+      const { header } = await etcd('maintenance/status', {});
+      await etcd('kv/compaction', { revision: header.revision, physical: true });
+    },
+    async restart(meanwhile, by) {
+      const gone = once(server, 'exit');
+      server.kill('SIGKILL');
+      await gone;
+      await meanwhile?.();
+      if (by) {
+        await certify(by);
+        ca = by.certificate;
+        await agent.destroy();
+        agent = new Agent({ connect: { ca } });
+      }
+      server = start();
+      if (!(await isReady())) throw new Error(`kube-apiserver did not start again: ${log}`);
+    },
     [Symbol.asyncDispose]: end,
   };
 }
