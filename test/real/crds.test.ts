@@ -93,6 +93,11 @@ describe('the definitions', () => {
     expect(conditions.NonStructuralSchema ?? 'False').toBe('False');
   });
 
+  test.each(files)('%s is kept as it is, so that to apply it again changes nothing', async (file) => {
+    const { metadata, spec } = parse(textOf(file));
+    expect(await api.ask('GET', `${CRDS}/${metadata.name}`)).toMatchObject({ metadata, spec });
+  });
+
   // `kubectl apply` keeps the whole object in an annotation, and all annotations together have 256 KiB
   // (apimachinery, pkg/api/validation/objectmeta.go).
   test.each(files)('%s is small enough for kubectl apply', (file) => {

@@ -22,6 +22,10 @@ export interface Column {
   readonly description?: string;
 }
 
+/**
+ * Unknown fields are pruned: in apiextensions.k8s.io/v1 nothing else is lawful. It is not said, since the API server would not
+ * keep that it was, and each `kubectl apply` would be a change.
+ */
 export function customResourceDefinition(definition: Definition<unknown>): Json {
   const { resource, schema, shortNames, categories, statusApart, columns, olderVersions = [] } = definition;
   const version = (name: string, storage: boolean): Json => ({
@@ -48,7 +52,6 @@ export function customResourceDefinition(definition: Definition<unknown>): Json 
         ...(categories ? { categories } : {}),
       },
       conversion: { strategy: 'None' },
-      preserveUnknownFields: false,
       versions: [...olderVersions.map((name) => version(name, false)), version(resource.version, true)],
     },
   };

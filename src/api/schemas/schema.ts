@@ -28,6 +28,7 @@ const named = <T>(type: string, description: string, more: Json = {}): Schema<T>
 
 export const required = <T>(schema: Schema<T>): Needed<T> => ({ needed: schema });
 
+/** Of whatever strings its field has: which those are, code knows and the API server does not ask. */
 export const text = <T extends string>(description: string, more?: Json): Schema<T> =>
   named('string', description, more);
 
