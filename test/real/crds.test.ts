@@ -8,7 +8,8 @@ import { parse } from 'yaml';
 import type { DataVolume } from '../../src/api/datavolume.ts';
 import { apiVersionOf, DATA_VOLUMES, pathOf, type Resource } from '../../src/api/resource.ts';
 import { DEFINITIONS } from '../../src/api/schemas/definitions.ts';
-import { type Answer, type ApiServer, startApiServer } from '../support/apiserver.ts';
+import { type Answer, Answers } from '../support/answers.ts';
+import { type ApiServer, startApiServer } from '../support/apiserver.ts';
 import {
   cdi,
   cdiConfig,
@@ -38,21 +39,27 @@ interface Crd {
 }
 
 let api: ApiServer;
+let answers: Answers;
 
 beforeAll(async () => {
   api = await startApiServer();
+  answers = new Answers(api);
   for (const file of files) {
-    const answer = await api.send('POST', CRDS, textOf(file));
+    const answer = await answers.to('POST', CRDS, textOf(file));
     expect(answer.status, answer.text).toBe(201);
     expect(answer.headers.warning, file).toBeUndefined();
   }
   for (const { resource } of DEFINITIONS) {
     const served = async (): Promise<boolean> =>
-      (await conditionsOf(resource)).Established === 'True' && (await api.send('GET', pathOf(resource))).status === 200;
+      (await conditionsOf(resource)).Established === 'True' &&
+      (await answers.to('GET', pathOf(resource))).status === 200;
     for (let tries = 0; tries < 100 && !(await served()); tries += 1) await sleep(100);
   }
 }, 120_000);
-afterAll(() => api?.[Symbol.asyncDispose]());
+afterAll(async () => {
+  await answers?.[Symbol.asyncDispose]();
+  await api?.[Symbol.asyncDispose]();
+});
 
 async function conditionsOf(resource: Resource<unknown>): Promise<Record<string, string>> {
   const { status } = await api.ask<Crd>('GET', `${CRDS}/${nameOf(resource)}`);
@@ -62,7 +69,7 @@ async function conditionsOf(resource: Resource<unknown>): Promise<Record<string,
 /** Nothing is kept of it. */
 function tryOut({ resource, object }: Pick<Example, 'resource' | 'object'>, validation = 'Strict'): Promise<Answer> {
   const where = pathOf(resource, 'default');
-  return api.send('POST', `${where}?dryRun=All&fieldValidation=${validation}`, object);
+  return answers.to('POST', `${where}?dryRun=All&fieldValidation=${validation}`, object);
 }
 
 /** A copy with another value at `path`, whose numbers are places in lists; without that field for undefined. */
@@ -151,7 +158,7 @@ describe('the definitions', () => {
     let schemas: Readonly<Record<string, Described>> = {};
     // Published some time after the definitions are established.
     for (let tries = 0; tries < 100 && !(of('CDI') in schemas && of('DataVolume') in schemas); tries += 1) {
-      const answer = await api.send('GET', '/openapi/v3/apis/cdi.kubevirt.io/v1beta1');
+      const answer = await answers.to('GET', '/openapi/v3/apis/cdi.kubevirt.io/v1beta1');
       schemas = answer.status === 200 ? JSON.parse(answer.text).components.schemas : {};
       await sleep(100);
     }
@@ -364,7 +371,7 @@ describe('an object', () => {
       expect(made).toMatchObject(example.object);
       const told = await api.ask<{ status?: object }>('PUT', path, { ...made, status: {} });
       expect(told.status).toEqual({});
-      expect((await api.send('PATCH', `${path}/status`, { status: {} })).status).toBe(404);
+      expect((await answers.to('PATCH', `${path}/status`, { status: {} })).status).toBe(404);
       await api.ask('DELETE', path);
     }
   });
@@ -389,7 +396,7 @@ describe('an object', () => {
     const shown: Record<string, string> = {};
     for (const { resource } of DEFINITIONS) {
       const accept = 'application/json;as=Table;v=v1;g=meta.k8s.io';
-      const answer = await api.send('GET', pathOf(resource, 'default'), undefined, { accept });
+      const answer = await answers.to('GET', pathOf(resource, 'default'), undefined, { accept });
       const { columnDefinitions } = JSON.parse(answer.text) as Table;
       shown[resource.kind] = columnDefinitions.map(({ name, type }) => `${name}:${type}`).join(' ');
     }
@@ -417,7 +424,7 @@ describe('an object', () => {
       restartCount: 2,
     };
     await api.ask('PATCH', `${path}/example/status`, { status });
-    const answer = await api.send('GET', `${path}/example`, undefined, {
+    const answer = await answers.to('GET', `${path}/example`, undefined, {
       accept: 'application/json;as=Table;v=v1;g=meta.k8s.io',
     });
     const { cells } = (JSON.parse(answer.text) as Table).rows[0] ?? { cells: [] };

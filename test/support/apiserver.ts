@@ -28,8 +28,6 @@ export interface ApiServer extends AsyncDisposable {
   readonly stranger: Access;
   /** What it answers to an administrator. Throws what it says where it refuses. */
   ask<T = unknown>(method: string, path: string, body?: object): Promise<T>;
-  /** The same with its headers, and whatever it answers. A string as the body is YAML. */
-  send(method: string, path: string, body?: object | string, headers?: Record<string, string>): Promise<Answer>;
   /** A token of a service account, as a pod is given it. */
   tokenOf(namespace: string, account: string): Promise<string>;
   /** It does not answer until `resume` is called. */
@@ -39,12 +37,6 @@ export interface ApiServer extends AsyncDisposable {
   compact(): Promise<void>;
   /** Ends it without notice, lets `meanwhile` happen, and starts it again at its port, with certificates of `by`. */
   restart(meanwhile?: () => Promise<void>, by?: Pair): Promise<void>;
-}
-
-export interface Answer {
-  readonly status: number;
-  readonly headers: Readonly<Record<string, string | string[] | undefined>>;
-  readonly text: string;
 }
 
 /** `more`: arguments of kube-apiserver. */
@@ -100,21 +92,17 @@ export async function startApiServer(more: readonly string[] = []): Promise<ApiS
   let server = start();
   let ca = issuer.certificate;
   let agent = new Agent({ connect: { ca } });
-  const send: ApiServer['send'] = async (method, path, body, headers = {}) => {
+  const ask = async <T>(method: string, path: string, body?: object): Promise<T> => {
     const type = method === 'PATCH' ? 'application/merge-patch+json' : 'application/json';
-    const yaml = typeof body === 'string';
     const answer = await request(`https://127.0.0.1:${port}${path}`, {
       dispatcher: agent,
       method: method as 'GET',
-      headers: { authorization: `Bearer ${ADMIN}`, 'content-type': yaml ? 'application/yaml' : type, ...headers },
-      ...(body === undefined ? {} : { body: yaml ? body : JSON.stringify(body) }),
+      headers: { authorization: `Bearer ${ADMIN}`, 'content-type': type },
+      ...(body === undefined ? {} : { body: JSON.stringify(body) }),
     });
-    return { status: answer.statusCode, headers: answer.headers, text: await answer.body.text() };
-  };
-  const ask = async <T>(method: string, path: string, body?: object): Promise<T> => {
-    const { status, headers, text } = await send(method, path, body);
-    if (status >= 300) throw new Error(`${method} ${path}: ${status} ${text}`);
-    return (String(headers['content-type']).includes('json') ? JSON.parse(text) : text) as T;
+    const text = await answer.body.text();
+    if (answer.statusCode >= 300) throw new Error(`${method} ${path}: ${answer.statusCode} ${text}`);
+    return (answer.headers['content-type']?.includes('json') ? JSON.parse(text) : text) as T;
   };
   const isReady = async (): Promise<boolean> => {
     for (let tries = 0; tries < 600 && server.exitCode === null; tries += 1) {
@@ -145,7 +133,6 @@ export async function startApiServer(more: readonly string[] = []): Promise<ApiS
     access: { url: `https://127.0.0.1:${port}`, ca, token: async () => ADMIN },
     stranger: { url: `https://127.0.0.1:${port}`, ca, cert: stranger.certificate, key: stranger.key },
     ask,
-    send,
     async tokenOf(namespace, account) {
       const path = `/api/v1/namespaces/${namespace}/serviceaccounts/${account}/token`;
       const wanted = { apiVersion: 'authentication.k8s.io/v1', kind: 'TokenRequest', spec: {} };
