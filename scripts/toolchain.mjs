@@ -1,6 +1,17 @@
 // The programs that tests drive and use as oracles: which Debian package has each, which are missing, how to get them.
 import { spawnSync } from 'node:child_process';
-import { accessSync, constants, existsSync, mkdirSync, writeFileSync } from 'node:fs';
+import { createHash } from 'node:crypto';
+import {
+  accessSync,
+  constants,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { homedir } from 'node:os';
 import { delimiter, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -64,11 +75,30 @@ export const TOOLS = {
   debootstrap: 'debootstrap',
   etcd: 'etcd-server',
   runc: 'runc',
+  // What a real cluster is made of (test/cluster); the kubelet calls some of them itself.
+  busybox: 'busybox-static',
+  conntrack: 'conntrack',
+  containerd: 'containerd',
+  ctr: 'containerd',
+  e2fsck: 'e2fsprogs',
+  ethtool: 'ethtool',
+  ip: 'iproute2',
+  iptables: 'iptables',
+  'mkfs.xfs': 'xfsprogs',
+  nft: 'nftables',
+  nsenter: 'util-linux',
+  resize2fs: 'e2fsprogs',
+  socat: 'socat',
+  xfs_growfs: 'xfsprogs',
   cc: 'build-essential',
   python3: 'python3-venv',
   // The headers of Python, of which ovirt-imageio builds a part.
   'python3-config': 'python3-dev',
 };
+
+/** The Go module of which a cluster is made: its `go.mod` pins Kubernetes, CoreDNS and what goes with a CSI driver. */
+const KUBERNETES = 'test/cluster/kubernetes';
+const CSI = 'github.com/kubernetes-csi';
 
 /**
  * Servers that tests talk to, and programs, that Debian does not have: a Go module, an npm package or a Python package,
@@ -81,41 +111,69 @@ export const SERVERS = {
   'ovirt-imageio': { python: 'ovirt-imageio==2.5.1' },
   // A program: Debian's python3-snappy cannot write the framing format with the Python beside it.
   s2c: { go: 'github.com/klauspost/compress/s2/cmd/s2c@v1.20.4' },
-  'kube-apiserver': {
-    module: 'test/cluster/kubernetes',
-    package: 'k8s.io/kubernetes/cmd/kube-apiserver',
-    version: '1.36.3',
+  // Nodes and pods that nothing runs of, for tests of many.
+  kwok: { go: 'sigs.k8s.io/kwok/cmd/kwok@v0.8.0' },
+  // One program for every part of Kubernetes: the name that it is called by says which.
+  kubeall: {
+    module: KUBERNETES,
+    package: './kubeall',
+    names: ['kube-apiserver', 'kube-controller-manager', 'kube-proxy', 'kube-scheduler', 'kubectl', 'kubelet'],
   },
+  coredns: { module: KUBERNETES, package: './coredns' },
+  csihostpath: { module: KUBERNETES, package: './csihostpath' },
+  pause: { module: KUBERNETES, package: './pause' },
+  'csi-provisioner': { module: KUBERNETES, package: `${CSI}/external-provisioner/v6/cmd/csi-provisioner` },
+  'csi-resizer': { module: KUBERNETES, package: `${CSI}/external-resizer/v2/cmd/csi-resizer` },
+  'csi-snapshotter': { module: KUBERNETES, package: `${CSI}/external-snapshotter/v8/cmd/csi-snapshotter` },
+  'snapshot-controller': { module: KUBERNETES, package: `${CSI}/external-snapshotter/v8/cmd/snapshot-controller` },
   // A library: its Python is what is run.
   tuspy: { python: 'tuspy==1.1.0', library: true },
 };
 
+/** A digest of the files that a package of ours is built of: its module's pins and, where it lies in it, its sources. */
+function digestOf({ module, package: built }) {
+  const sources = built.startsWith('./') ? readdirSync(join(root, module, built)).map((name) => join(built, name)) : [];
+  const hash = createHash('sha256');
+  for (const name of ['go.mod', 'go.sum', ...sources.sort()])
+    hash.update(name).update(readFileSync(join(root, module, name)));
+  return hash.digest('hex').slice(0, 12);
+}
+
 /** What is built, with its version. */
-const titleOf = ({ go, npm, python, package: built, version }) => go ?? npm ?? python ?? `${built}@${version}`;
+function titleOf(kind) {
+  const { go, npm, python, package: built } = kind;
+  return go ?? npm ?? python ?? `${built.split('/').at(-1)}@${digestOf(kind)}`;
+}
 
 /** Where a server's program is, once it was provided; a directory for each version. */
 export function serverPath(name) {
-  const kind = SERVERS[name];
+  const [program, kind] =
+    Object.entries(SERVERS).find(([key, { names }]) => key === name || names?.includes(name)) ?? [];
+  if (kind === undefined) throw new Error(`${name} is not in SERVERS`);
   const cache = join(process.env.XDG_CACHE_HOME ?? join(homedir(), '.cache'), 'diskferry', 'tools');
   const place = join(cache, titleOf(kind).split('/').at(-1));
   const inside = kind.npm ? 'node_modules/.bin' : kind.python ? 'bin' : '';
-  return join(place, inside, kind.library ? 'python3' : name);
+  return join(place, inside, kind.library ? 'python3' : name === program ? program : name);
 }
 
 /** What is run to make each kind, one after another, and where each comes from. */
-function recipe({ go, npm, python, module, package: built, version }, place) {
+function recipe({ go, npm, python, module, package: built }, place) {
   const from = 'install Go from https://go.dev/dl';
   if (go) return { steps: [['go', 'install', go]], from };
   if (module) {
     // Else it calls itself v0.0.0 and turns clients away that compare versions.
-    const [, minor] = version.split('.');
-    const stamps = { gitVersion: `v${version}`, gitMajor: '1', gitMinor: minor, gitTreeState: 'clean' };
-    const flags = Object.entries(stamps).map(([key, value]) => `-X k8s.io/component-base/version.${key}=${value}`);
-    const out = join(place, built.split('/').at(-1));
-    return {
-      steps: [['go', '-C', module, 'build', '-mod=readonly', '-ldflags', `-s -w ${flags.join(' ')}`, '-o', out, built]],
-      from,
+    const [, version] = /k8s\.io\/kubernetes (v\S+)/.exec(readFileSync(join(root, module, 'go.mod'), 'utf8')) ?? [];
+    const [major, minor] = version.slice(1).split('.');
+    const stamps = {
+      'k8s.io/component-base/version': { gitVersion: version, gitMajor: major, gitMinor: minor, gitTreeState: 'clean' },
+      'k8s.io/client-go/pkg/version': { gitVersion: version },
     };
+    const flags = Object.entries(stamps).flatMap(([name, values]) =>
+      Object.entries(values).map(([key, value]) => `-X ${name}.${key}=${value}`),
+    );
+    const out = join(place, built.split('/').at(-1));
+    const build = ['go', '-C', module, 'build', '-mod=readonly', '-buildvcs=false'];
+    return { steps: [[...build, '-ldflags', `-s -w ${flags.join(' ')}`, '-o', out, built]], from };
   }
   if (npm) {
     const quiet = ['--no-audit', '--no-fund', '--loglevel=error'];
@@ -140,6 +198,10 @@ function provideServers() {
     const what = titleOf(kind);
     process.stderr.write(`building ${what}, which takes some minutes the first time\n`);
     mkdirSync(place, { recursive: true });
+    for (const other of kind.names ?? []) {
+      rmSync(join(place, other), { force: true });
+      symlinkSync(name, join(place, other));
+    }
     // The binary only: Go's own caches stay where they are.
     const env = { ...process.env, GOBIN: place, GOFLAGS: '-trimpath', ...(kind.module ? { CGO_ENABLED: '0' } : {}) };
     const { steps, from } = recipe(kind, place);
