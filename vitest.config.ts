@@ -3,6 +3,8 @@ import { defineConfig } from 'vitest/config';
 export default defineConfig({
   test: {
     include: ['test/**/*.test.ts'],
+    // With a cluster: npm run cluster:test.
+    exclude: ['test/cluster/**'],
     // Native addons crash worker threads (vitest-dev/vitest#1488).
     pool: 'forks',
     fileParallelism: true,

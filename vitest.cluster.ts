@@ -1,0 +1,14 @@
+import { defineConfig } from 'vitest/config';
+
+// `npm run cluster:test`: one cluster for all files, one after another.
+export default defineConfig({
+  test: {
+    include: ['test/cluster/**/*.test.ts'],
+    globalSetup: ['test/cluster/setup.ts'],
+    pool: 'forks',
+    fileParallelism: false,
+    testTimeout: 120_000,
+    hookTimeout: 120_000,
+    teardownTimeout: 60_000,
+  },
+});
