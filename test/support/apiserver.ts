@@ -15,7 +15,8 @@ import { tempdir } from './tempdir.ts';
 import { tool } from './tools.ts';
 
 const HOUR = 3_600_000;
-const ADMIN = 'an-administrator-of-the-tests';
+/** Token of an administrator. */
+export const ADMIN = 'an-administrator-of-the-tests';
 
 export interface ApiServer extends AsyncDisposable {
   readonly port: number;
