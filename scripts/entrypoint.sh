@@ -7,10 +7,15 @@ case "$(basename "$0") ${1-}" in
   'cdi-importer '* | *' importer') role=importer ;;
   'cdi-uploadserver '* | *' uploadserver') role=uploader/pod ;;
   'cdi-uploadproxy '* | *' uploadproxy') role=uploader/proxy ;;
+  'cdi-controller '* | *' cdi-controller') role=controller ;;
   *' ' | *' -'*)
     if [ -n "${IMPORTER_SOURCE-}" ]; then role=importer; elif [ -n "${UPLOAD_IMAGE_SIZE-}" ]; then role=uploader/pod
     elif [ -n "${APISERVER_PUBLIC_KEY-}" ]; then role=uploader/proxy; fi
     ;;
+esac
+case "${role-}" in
+  # What is known of a cluster is old space: it is collected well below the 256 MiB of the pod.
+  controller) exec "$home/node" --max-old-space-size=176 "$home/dist/$role/main.js" ;;
 esac
 if [ -n "${role-}" ]; then
   # As bin/diskferry.js has them (docs/adr/0003).

@@ -249,8 +249,8 @@ async function deploy(layout: Layout, fresh: boolean): Promise<void> {
   const directory = join(root, 'deploy');
   if (existsSync(join(directory, 'crds/kustomization.yaml'))) {
     const definitions = join(directory, 'crds');
-    await kubectl([...APPLY, '-k', definitions]);
-    await kubectl(['wait', '--for=condition=Established', '--timeout=50s', '-k', definitions]);
+    const applied = await kubectl([...APPLY, '-o', 'name', '-k', definitions]);
+    await kubectl(['wait', '--for=condition=Established', '--timeout=50s', ...applied.trim().split('\n')]);
   }
   if (!existsSync(join(directory, 'kustomization.yaml'))) return;
   const text = await kubectl(['kustomize', directory]);

@@ -15,6 +15,8 @@ export interface NginxOptions {
   /** Lines inside `http { }`. */
   readonly http?: string;
   readonly tls?: { readonly certificate: string; readonly key: string };
+  /** Of this machine: listens there as well as on loopback, at the same port. */
+  readonly address?: string;
 }
 
 export interface Nginx extends AsyncDisposable {
@@ -66,7 +68,7 @@ http {
   ${temporary.join('\n  ')}
   ${options.http ?? ''}
   server {
-    listen 127.0.0.1:${port}${tls ? ' ssl' : ''};
+    ${['127.0.0.1', ...(options.address ? [options.address] : [])].map((at) => `listen ${at}:${port}${tls ? ' ssl' : ''};`).join(' ')}
     ${tls ? `ssl_certificate ${tls.certificate}; ssl_certificate_key ${tls.key};` : ''}
     server_name localhost;
     root ${options.root};
