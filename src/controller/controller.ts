@@ -11,7 +11,7 @@ import { decidePopulation, importSourceOf } from './decide/population.ts';
 import { decideProfile } from './decide/profile.ts';
 import type { Decision, Refusal } from './decision.ts';
 import type { Log } from './log.ts';
-import type { Views } from './views.ts';
+import { LASTING, type Views } from './views.ts';
 import { targetOf, type World } from './world.ts';
 
 /** Keys that are handled at a time: most of it is waiting for the API server. */
@@ -83,18 +83,16 @@ export class Controller {
       const key = keyOf((after ?? before) as never);
       for (const claim of claims.by('source', key)) this.#touched(claim);
     });
-    for (const events of [this.#world.claimEvents, this.#world.podEvents])
-      events.watch(({ after }) => {
-        const { kind, namespace, name } = after?.involvedObject ?? {};
-        if (!name) return;
-        const claim = kind === 'Pod' ? pods.get(`${namespace}/${name}`)?.spec.volumes : undefined;
-        const names =
-          claim?.flatMap(({ persistentVolumeClaim: one }) => one?.claimName ?? []) ?? (kind === 'Pod' ? [] : [name]);
-        for (const one of names) {
-          const found = claims.get(`${namespace}/${one}`);
-          if (found) this.#touched(found);
-        }
-      });
+    this.#world.podEvents.watch(({ after }) => {
+      const { namespace, name } = after?.involvedObject ?? {};
+      for (const { persistentVolumeClaim: claim } of pods.get(`${namespace}/${name}`)?.spec.volumes ?? [])
+        if (claim) this.#add('import', `${namespace}/${claim.claimName}`);
+    });
+    this.#world.claimEvents.watch(({ after }) => {
+      const { namespace, name } = after?.involvedObject ?? {};
+      const claim = claims.get(`${namespace}/${name}`);
+      if (claim) this.#waits(claim, after?.type === 'Warning' ? 0 : LASTING + 1000);
+    });
     storageClasses.watch(({ before, after }) => {
       this.#add('profile', keyOf((after ?? before) as never));
       this.#add('config', '');
@@ -127,6 +125,13 @@ export class Controller {
     if (target) this.#add('population', target);
     if (target) this.#add('dv', target);
     if (isOver(claim)) this.#turn();
+  }
+
+  /** Something about a claim is to be told, if it lasts so many milliseconds. */
+  #waits(claim: Stored<PersistentVolumeClaim>, milliseconds: number): void {
+    const target = targetOf(claim);
+    const keys = target ? [`population ${target}`, `dv ${target}`] : [`dv ${keyOf(claim)}`];
+    for (const key of keys) this.#queue.addAfter(key, milliseconds);
   }
 
   /** Those that are not done: what they wait for may have come. */
@@ -184,7 +189,7 @@ export class Controller {
       case 'population':
         return (refused) => {
           const claim = world.claims.get(key);
-          const seen = claim && this.#views.population(claim, refused);
+          const seen = claim && this.#views.population(claim, now(), refused);
           return seen ? decidePopulation(seen) : [];
         };
       case 'profile':

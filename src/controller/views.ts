@@ -1,4 +1,4 @@
-import type { PersistentVolumeClaim, Pod } from 'kubernetes-types/core/v1.js';
+import type { Event, PersistentVolumeClaim, Pod } from 'kubernetes-types/core/v1.js';
 import type { StorageClass } from 'kubernetes-types/storage/v1.js';
 import { ANNOTATION } from '../api/claim.ts';
 import type { Cdi, CdiConfig } from '../api/config.ts';
@@ -24,6 +24,9 @@ import { isUsing, targetOf, type World } from './world.ts';
 
 /** Imports at a time: on one node, whose disks and network they share, and from one host. */
 const LIMITS = { perNode: 10, perHost: 20 };
+
+/** Milliseconds after which a step that did not go on is told: most are over by then. */
+export const LASTING = 5000;
 
 /** What deciders are shown, put together from what is seen of the cluster. */
 export class Views {
@@ -68,7 +71,7 @@ export class Views {
     });
     const named = claim ? claim.spec.storageClassName : 'spec' in rendered ? rendered.spec.storageClassName : undefined;
     const storageClass = claim ? classOf(named, this.#classes) : classFor(named, this.#classes, dv.spec.contentType);
-    const event = claim && world.eventAbout(world.claimEvents, claim.metadata.uid);
+    const event = claim && this.#eventAbout(claim, now);
     const progress = this.#percent(claim);
     return {
       dv,
@@ -125,7 +128,7 @@ export class Views {
   }
 
   /** Undefined for a claim that is not to be filled from a VolumeImportSource. */
-  population(target: Stored<PersistentVolumeClaim>, refused?: Refusal): PopulationSeen | undefined {
+  population(target: Stored<PersistentVolumeClaim>, now: string, refused?: Refusal): PopulationSeen | undefined {
     const name = importSourceOf(target);
     if (name === undefined) return undefined;
     const world = this.#world;
@@ -133,7 +136,7 @@ export class Views {
     const source = world.importSources.get(`${namespace}/${name}`);
     const prime = world.claims.get(`${namespace}/${primeName(target)}`);
     const volume = prime?.spec.volumeName ? world.volumes.get(prime.spec.volumeName) : undefined;
-    const event = prime && world.eventAbout(world.claimEvents, prime.metadata.uid);
+    const event = prime && this.#eventAbout(prime, now);
     const storageClass = world.storageClasses.get(target.spec.storageClassName ?? '');
     const progress = this.#percent(prime);
     return {
@@ -177,6 +180,13 @@ export class Views {
   #first(): Stored<Cdi> | undefined {
     const age = ({ metadata: { creationTimestamp = '', uid } }: Stored<Cdi>): string => `${creationTimestamp} ${uid}`;
     return [...this.#world.installations.list()].sort((a, b) => (age(a) < age(b) ? -1 : 1))[0];
+  }
+
+  /** The last that keeps a claim from being bound: a warning, or what has been going on for a while. */
+  #eventAbout(claim: Stored<PersistentVolumeClaim>, now: string): Stored<Event> | undefined {
+    const event = this.#world.eventAbout(this.#world.claimEvents, claim.metadata.uid);
+    const time = Date.parse(event?.lastTimestamp ?? event?.eventTime ?? now);
+    return event?.type === 'Warning' || Date.parse(now) - time >= LASTING ? event : undefined;
   }
 
   get workers(): WorkerSettings {

@@ -30,7 +30,6 @@ test('without a CSI driver the claim says itself what it is filled with', () => 
   const decisions = decideDataVolume(seen());
   expect(words(decisions)).toEqual([
     'patch DataVolume status',
-    'tell Normal NotFound',
     'tell Normal StoragePlanned',
     'patch DataVolume',
     'create PersistentVolumeClaim disk',
@@ -60,7 +59,7 @@ test('without a CSI driver the claim says itself what it is filled with', () => 
 
 test('with a CSI driver a VolumeImportSource says it', () => {
   const decisions = decideDataVolume(seen({ csi: true }));
-  expect(words(decisions).slice(3)).toEqual([
+  expect(words(decisions).slice(2)).toEqual([
     'patch DataVolume',
     'create VolumeImportSource volume-import-source-dv-uid',
     'create PersistentVolumeClaim disk',

@@ -16,6 +16,8 @@ import { annotationsOf, importedFrom } from './source.ts';
 import { boundOf, type Outcome, runningOf, statusOf } from './status.ts';
 
 const AGAIN = 15;
+/** What kubectl remembers of the DataVolume is not true of the claim. */
+const KUBECTL = 'kubectl.kubernetes.io/last-applied-configuration';
 
 /** What is to be done for a DataVolume: its claim, what that is filled from, and its status. */
 export function decideDataVolume(seen: DataVolumeSeen): Decision[] {
@@ -104,7 +106,7 @@ function ownerOf(dv: Stored<DataVolume>) {
 function create(seen: DataVolumeSeen, spec: PersistentVolumeClaim['spec'], populated: boolean): Decision[] {
   const { dv, reserved, gates } = seen;
   const isStatic = reserved.length > 0 && dv.metadata.annotations?.[ANNOTATION.checkStaticVolume] !== undefined;
-  const { [ANNOTATION.populatedFor]: _after, ...given } = dv.metadata.annotations ?? {};
+  const { [ANNOTATION.populatedFor]: _after, [KUBECTL]: _applied, ...given } = dv.metadata.annotations ?? {};
   const { priorityClassName, serviceAccountName, contentType, preallocation, source = {} } = dv.spec;
   const wanted = {
     source,

@@ -120,6 +120,11 @@ function withPod(seen: ImportSeen, pod: Stored<Pod>): Decision[] {
   ];
 }
 
+function isBeingScheduled(pod: Stored<Pod>): boolean {
+  const tried = pod.status?.conditions?.some(({ type }) => type === 'PodScheduled') ?? false;
+  return pod.status?.phase === 'Pending' && !pod.spec.nodeName && !tried;
+}
+
 function tell(
   claim: Stored<PersistentVolumeClaim>,
   type: 'Normal' | 'Warning',

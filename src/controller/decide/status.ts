@@ -131,7 +131,9 @@ function eventsOf({ dv, claim }: DataVolumeSeen, { phase, warning }: Outcome, st
   const moved = (type: string): boolean =>
     was?.(type)?.reason !== is?.(type)?.reason || was?.(type)?.message !== is?.(type)?.message;
   const [bound, running] = [is?.('Bound'), is?.('Running')];
-  if (bound && moved('Bound')) tell(warning ? 'Warning' : 'Normal', bound.reason ?? '', bound.message ?? '');
+  // That it is being made is no news.
+  const quiet = !warning && (bound?.reason === 'NotFound' || bound?.message === `PVC ${dv.metadata.name} Pending`);
+  if (bound && moved('Bound') && !quiet) tell(warning ? 'Warning' : 'Normal', bound.reason ?? '', bound.message ?? '');
   const stopped = running?.status === 'False' && phase !== 'Succeeded' && bound?.status === 'True';
   if (running && stopped && moved('Running') && !QUIET.includes(running.reason ?? ''))
     tell('Warning', running.reason ?? '', running.message ?? '');
