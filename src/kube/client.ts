@@ -71,6 +71,9 @@ export interface DeleteOptions {
 /** Bytes of a page of a list. One that is longer is asked for in smaller pages. */
 const PAGE = 16 * 1024 * 1024;
 
+/** Times that a status is patched that others change at the same time (client-go's DefaultRetry: 5). */
+const TRIES = 5;
+
 /** Asks an API server. KubeError for everything that it refuses or does not answer; the reason of a signal that aborts it. */
 export class Kube implements AsyncDisposable {
   readonly #connection: Connection;
@@ -110,18 +113,45 @@ export class Kube implements AsyncDisposable {
     patch: object,
     { part, type = 'merge', signal }: PatchOptions = {},
   ): Promise<Stored<T>> {
+    const { uid, resourceVersion } = target;
+    if (part === 'status' && type === 'merge' && uid !== undefined && resourceVersion === undefined) {
+      return this.#patchStatus(resource, { ...target, uid }, patch, signal);
+    }
     const path = pathOf(resource, target.namespace, target.name, part);
     const body = type === 'json' ? tested(target, patch) : marked(target, patch);
     try {
       return await this.#write({ method: 'PATCH', path, body, type: `application/${type}-patch+json`, signal });
     } catch (thrown) {
       // Both another uid in a merge patch and a test that fails are answered as Invalid, as is an object that would be.
-      if (!(thrown instanceof KubeError && thrown.status === 422) || target.uid === undefined) throw thrown;
+      if (!(thrown instanceof KubeError && thrown.status === 422) || uid === undefined) throw thrown;
       const now = await this.get(resource, target.namespace, target.name, signal).catch(() => undefined);
       const difference = now && differenceOf(now.metadata, target);
-      if (difference === undefined) throw thrown;
-      const message = `${resource.kind} ${target.name} was changed by another, and not by this patch: ${difference}`;
-      throw new KubeError(message, { status: 409, reason: 'Conflict', cause: thrown });
+      throw difference === undefined ? thrown : conflict(resource, target, difference, thrown);
+    }
+  }
+
+  /**
+   * The status of custom resources is patched whatever uid the patch has (statusStrategy of k8s.io/apiextensions-apiserver takes
+   * nothing else from it), but not at another version: so it is patched at the version that has the uid.
+   */
+  async #patchStatus<T extends Written>(
+    resource: Resource<T>,
+    target: Target & { readonly uid: string },
+    patch: object,
+    signal: AbortSignal | undefined,
+  ): Promise<Stored<T>> {
+    const options = { part: 'status', ...(signal ? { signal } : {}) } as const;
+    for (let tries = 1; ; tries += 1) {
+      const now = await this.get(resource, target.namespace, target.name, signal);
+      if (!now) throw new KubeError(`${resource.kind} ${target.name} is gone`, { status: 404, reason: 'NotFound' });
+      const difference = differenceOf(now.metadata, target);
+      if (difference !== undefined) throw conflict(resource, target, difference);
+      const { resourceVersion } = now.metadata;
+      try {
+        return await this.patch(resource, { ...target, resourceVersion }, patch, options);
+      } catch (thrown) {
+        if (!(thrown instanceof KubeError && thrown.status === 409) || tries >= TRIES) throw thrown;
+      }
     }
   }
 
@@ -234,6 +264,11 @@ function tested({ uid, resourceVersion }: Target, patch: object): object {
   const test = (field: string, value: string | undefined): object[] =>
     value === undefined ? [] : [{ op: 'test', path: `/metadata/${field}`, value }];
   return [...test('uid', uid), ...test('resourceVersion', resourceVersion), ...(patch as object[])];
+}
+
+function conflict(resource: Resource<Written>, { name }: Target, difference: string, cause?: unknown): KubeError {
+  const message = `${resource.kind} ${name} was changed by another, and not by this patch: ${difference}`;
+  return new KubeError(message, { status: 409, reason: 'Conflict', cause });
 }
 
 function differenceOf(now: StoredMetadata, { uid, resourceVersion }: Target): string | undefined {

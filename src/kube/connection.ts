@@ -127,7 +127,9 @@ export class Connection implements AsyncDisposable {
 function lost(cause: unknown, signal: AbortSignal | undefined): unknown {
   if (signal?.aborted) return signal.reason;
   if (cause instanceof KubeError) return cause;
-  return new KubeError(`the API server cannot be reached: ${(cause as Error).message}`, { cause });
+  const { code, message } = cause as Error & { code?: unknown };
+  const reason = code === 'UND_ERR_BODY_TIMEOUT' ? SILENT : '';
+  return new KubeError(`the API server cannot be reached: ${message}`, { reason, cause });
 }
 
 /** What a request comes to, or the end of it at once: undici does not look at a signal before there is a connection. */
@@ -156,5 +158,7 @@ async function read(body: Dispatcher.ResponseData['body'], longest: number): Pro
   return Buffer.concat(chunks).toString('utf8');
 }
 
+/** Reason, ours, of an answer that began and did not go on. */
+export const SILENT = 'Silent';
 /** Reason, ours, of an answer that is longer than asked for. */
 export const TOO_LONG = 'AnswerTooLong';

@@ -4,6 +4,7 @@ import type { Resource } from '../api/resource.ts';
 import { backoff } from './backoff.ts';
 import type { Cache } from './cache.ts';
 import { BAD_LINE, type Kube, KubeError, type Page, type Selection, type Told, type Written } from './client.ts';
+import { SILENT } from './connection.ts';
 import { isAfter } from './version.ts';
 
 export interface ReflectorOptions<T extends Written> extends Selection {
@@ -39,13 +40,20 @@ const PAGE = 500;
 const IDLE = 90_000;
 /** Seconds after which the API server ends a watch: any between this and twice as many, so that not all watches end at once. */
 const WATCH = 300;
-const DELAY = { first: 250, longest: 30_000 };
+/** Milliseconds. A third of client-go's longest: this is one process, and not one on each node. */
+const DELAY = { first: 250, longest: 10_000 };
 /** Milliseconds, of a pause that an API server asks for. */
 const LONGEST_PAUSE = 600_000;
 /** Milliseconds that a watch must have been open for to say that all is well: who ends each at once is not to be flooded. */
 const SHORT = 1000;
 /** Lines in succession that cannot be read, before what they tell of is listed. */
 const UNREADABLE = 3;
+
+/**
+ * Watches in succession that were answered and then told nothing, not even by a bookmark, before everything is listed: a watch
+ * from a version that a store does not have yet, since it is restored from a backup, is silent until it has.
+ */
+const MUTE = 2;
 
 /** Keeps a cache as the objects of an API server are: a list, and then watches, each from where the one before ended. */
 export class Reflector<T extends Written> {
@@ -59,6 +67,7 @@ export class Reflector<T extends Written> {
   /** In succession. */
   #failures = 0;
   #unreadable = 0;
+  #mute = 0;
 
   /** One reflector to a cache. */
   constructor(kube: Kube, resource: Resource<T>, cache: Cache<T>, options: ReflectorOptions<T> = {}) {
@@ -111,8 +120,7 @@ export class Reflector<T extends Written> {
     }
     this.#cache.end(version, keys);
     this.#mustList = false;
-    this.#failures = 0;
-    this.#unreadable = 0;
+    this.#heard();
     return 0;
   }
 
@@ -154,8 +162,13 @@ export class Reflector<T extends Written> {
     else if (type !== 'BOOKMARK') this.#cache.take(object);
     this.#cache.reach(resourceVersion);
     if (type !== 'BOOKMARK') this.counters.events += 1;
+    this.#heard();
+  }
+
+  #heard(): void {
     this.#failures = 0;
     this.#unreadable = 0;
+    this.#mute = 0;
   }
 
   /** Milliseconds. */
@@ -167,6 +180,10 @@ export class Reflector<T extends Written> {
       this.#unreadable += 1;
       // One that was damaged on its way comes again whole; what is stored as it is does not.
       if (this.#unreadable >= UNREADABLE) this.#mustList = true;
+    }
+    if (reason === SILENT && !this.#mustList) {
+      this.#mute += 1;
+      if (this.#mute >= MUTE) this.#mustList = true;
     }
     const pause = Math.min((retryAfter ?? 0) * 1000, LONGEST_PAUSE);
     const delay = pause + backoff(this.#failures, DELAY);
