@@ -126,6 +126,8 @@ export const SERVERS = {
   'csi-resizer': { module: KUBERNETES, package: `${CSI}/external-resizer/v2/cmd/csi-resizer` },
   'csi-snapshotter': { module: KUBERNETES, package: `${CSI}/external-snapshotter/v8/cmd/csi-snapshotter` },
   'snapshot-controller': { module: KUBERNETES, package: `${CSI}/external-snapshotter/v8/cmd/snapshot-controller` },
+  // Elects a leader as the Go library of controllers does.
+  elector: { module: KUBERNETES, package: './elector' },
   // A library: its Python is what is run.
   tuspy: { python: 'tuspy==1.1.0', library: true },
 };

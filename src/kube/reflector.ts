@@ -51,9 +51,10 @@ const UNREADABLE = 3;
 
 /**
  * Watches in succession that were answered and then told nothing, not even by a bookmark, before everything is listed: a watch
- * from a version that a store does not have yet, since it is restored from a backup, is silent until it has.
+ * from a version that a store does not have yet, since it is restored from a backup, is silent until it has. Twice as many after
+ * each such list, up to one in an hour or so: some servers send no bookmarks, or none before something happened.
  */
-const MUTE = 2;
+const MUTE = { first: 2, longest: 40 };
 
 /** Keeps a cache as the objects of an API server are: a list, and then watches, each from where the one before ended. */
 export class Reflector<T extends Written> {
@@ -68,6 +69,8 @@ export class Reflector<T extends Written> {
   #failures = 0;
   #unreadable = 0;
   #mute = 0;
+  /** Of these, before a list. */
+  #bearable = MUTE.first;
 
   /** One reflector to a cache. */
   constructor(kube: Kube, resource: Resource<T>, cache: Cache<T>, options: ReflectorOptions<T> = {}) {
@@ -162,6 +165,7 @@ export class Reflector<T extends Written> {
     else if (type !== 'BOOKMARK') this.#cache.take(object);
     this.#cache.reach(resourceVersion);
     if (type !== 'BOOKMARK') this.counters.events += 1;
+    this.#bearable = MUTE.first;
     this.#heard();
   }
 
@@ -183,7 +187,10 @@ export class Reflector<T extends Written> {
     }
     if (reason === SILENT && !this.#mustList) {
       this.#mute += 1;
-      if (this.#mute >= MUTE) this.#mustList = true;
+      if (this.#mute >= this.#bearable) {
+        this.#mustList = true;
+        this.#bearable = Math.min(2 * this.#bearable, MUTE.longest);
+      }
     }
     const pause = Math.min((retryAfter ?? 0) * 1000, LONGEST_PAUSE);
     const delay = pause + backoff(this.#failures, DELAY);

@@ -7,6 +7,8 @@ import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Lease } from 'kubernetes-types/coordination/v1.js';
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
+// @ts-expect-error plain JavaScript, so that it runs before anything is installed
+import { serverPath } from '../../scripts/toolchain.mjs';
 import type { Stored } from '../../src/api/meta.ts';
 import { CONFIG_MAPS, LEASES } from '../../src/api/resource.ts';
 import { Kube } from '../../src/kube/client.ts';
@@ -50,10 +52,11 @@ interface Contender extends AsyncDisposable {
   readonly lines: readonly string[];
 }
 
-async function contender(identity: string): Promise<Contender> {
+async function contender(identity: string, program = [process.execPath, PROGRAM]): Promise<Contender> {
+  const [command = '', ...first] = program;
   const token = (await api.access.token?.()) ?? '';
-  const args = [PROGRAM, api.url, join(home.path, 'ca.crt'), token, identity];
-  const child = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'inherit'] });
+  const args = [...first, api.url, join(home.path, 'ca.crt'), token, LEASE.namespace, LEASE.name, identity];
+  const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'inherit'] });
   const lines: string[] = [];
   const times: number[] = [];
   let next = 0;
@@ -205,6 +208,31 @@ test('who does not reach the API server stops before another may begin', async (
   expect(followed - stopped).toBeGreaterThan(0);
   expect(far.guard).toBeUndefined();
 }, 30_000);
+
+test('client-go and this exclude each other, and hand over to each other at once', async () => {
+  const elector = [serverPath('elector')];
+  await using a = await contender('client-go-1', elector);
+  await a.said('leads');
+  await using b = await contender('own-1');
+  await sleep(durationSeconds * 1000 + LOOK);
+  expect(b.lines).toEqual([]);
+  a.child.kill('SIGTERM');
+  const ended = await a.said('ended');
+  expect((await b.said('leads')) - ended).toBeLessThan(LOOK);
+  await using c = await contender('client-go-2', elector);
+  await sleep(durationSeconds * 1000 + LOOK);
+  expect(c.lines).toEqual([]);
+  b.child.kill('SIGTERM');
+  const given = await b.said('ended');
+  expect((await c.said('leads')) - given).toBeLessThan(LOOK);
+  // One that is killed is waited for.
+  await using d = await contender('own-2');
+  await sleep(1500);
+  c.child.kill('SIGKILL');
+  const killed = performance.now();
+  expect((await d.said('leads')) - killed).toBeGreaterThan((durationSeconds - retrySeconds) * 1000 - 200);
+  expect((await lease())?.spec).toMatchObject({ holderIdentity: 'own-2', leaseTransitions: 3 });
+}, 60_000);
 
 test('it waits for a holder that is another program, as long as that one says', async () => {
   const now = (): string => new Date().toISOString().replace('Z', '000Z');

@@ -1,6 +1,6 @@
 // A process that wants a lease, and writes while it holds it: a ConfigMap for each write, whose version tells when it was.
 //
-//     node test/support/contender.ts URL CA-FILE TOKEN IDENTITY
+//     node test/support/contender.ts URL CA-FILE TOKEN NAMESPACE NAME IDENTITY
 //
 // Prints a line for each thing that happens; waits for the lease until SIGTERM.
 import { readFile } from 'node:fs/promises';
@@ -15,7 +15,8 @@ export const LEASE = { namespace: 'default', name: 'cdi-controller-leader-electi
 
 const say = (line: string): void => void process.stdout.write(`${line}\n`);
 
-async function main([url = '', ca = '', token = '', identity = '']: readonly string[]): Promise<void> {
+async function main(args: readonly string[]): Promise<void> {
+  const [url = '', ca = '', token = '', namespace = '', name = '', identity = ''] = args;
   await using kube = new Kube({ url, ca: await readFile(ca, 'utf8'), token: async () => token });
   const end = new AbortController();
   process.once('SIGTERM', () => end.abort());
@@ -34,7 +35,7 @@ async function main([url = '', ca = '', token = '', identity = '']: readonly str
   };
   try {
     const failed = (error: unknown): void => say(`failed: ${(error as Error).message}`);
-    await lead(kube, { ...LEASE, ...TIMES, identity, failed }, run, end.signal);
+    await lead(kube, { namespace, name, ...TIMES, identity, failed }, run, end.signal);
     say('ended');
   } catch (error) {
     say(`lost: ${(error as Error).message}`);
