@@ -166,7 +166,7 @@ export class Controller {
       await this.#decided(text, this.#deciderOf(kind, key));
     } catch (error) {
       // Somebody was quicker: what they did comes by the watch, and the key with it.
-      const conflict = error instanceof KubeError && error.status === 409;
+      const conflict = error instanceof KubeError && (error.status === 409 || error.status === 404);
       this.#log(conflict ? 'debug' : 'warn', `${text}: ${error instanceof Error ? error.message : String(error)}`, {
         key,
       });

@@ -189,6 +189,9 @@ function primeOf({ target, storageClass }: PopulationSeen, source: Stored<Volume
         ...passedOn(annotations),
         [ANNOTATION.immediate]: '',
         [ANNOTATION.populatorKind]: IMPORT_SOURCES.kind,
+        // Said at once: a change just before the pod comes is one that the scheduler has not seen yet, and stumbles over.
+        [ANNOTATION.importPod]: resourceName('importer', primeName(target)),
+        [ANNOTATION.podRestarts]: '0',
         ...(node ? { [ANNOTATION.selectedNode]: node } : {}),
         ...(ANNOTATION.retain in annotations ? { [ANNOTATION.retain]: annotations[ANNOTATION.retain] as string } : {}),
       },
