@@ -1,6 +1,7 @@
 import type { PersistentVolumeClaim } from 'kubernetes-types/core/v1.js';
 import { keyOf, type Stored } from '../api/meta.ts';
-import { KubeError } from '../kube/client.ts';
+import { CONFIG_MAPS } from '../api/resource.ts';
+import { type Kube, KubeError } from '../kube/client.ts';
 import { Queue } from '../kube/queue.ts';
 import type { Actor } from './act.ts';
 import { decideConfig } from './decide/config.ts';
@@ -32,8 +33,15 @@ export class Controller {
   readonly #refused = new Map<string, Refusal>();
   /** Claims that wait for their turn. */
   readonly #waiting = new Set<string>();
+  /** UIDs of pods that have been given the certificates of the proxy. */
+  readonly #copied = new Set<string>();
+  readonly #kube: Kube;
+  /** Of the installation. */
+  readonly #namespace: string;
 
-  constructor(world: World, views: Views, actor: Actor, log: Log) {
+  constructor(kube: Kube, namespace: string, world: World, views: Views, actor: Actor, log: Log) {
+    this.#kube = kube;
+    this.#namespace = namespace;
     this.#world = world;
     this.#views = views;
     this.#actor = actor;
@@ -67,7 +75,9 @@ export class Controller {
       const pod = after ?? before;
       for (const { persistentVolumeClaim: claim } of pod?.spec.volumes ?? [])
         if (claim) this.#add('import', `${pod?.metadata.namespace}/${claim.claimName}`);
-      if (!after) this.#turn();
+      if (after) return;
+      this.#copied.delete(pod?.metadata.uid ?? '');
+      this.#turn();
     });
     volumes.watch(({ before, after }) => {
       for (const { spec } of [before, after].filter((one) => one !== undefined)) {
@@ -163,7 +173,7 @@ export class Controller {
   async #handle(text: string): Promise<void> {
     const [kind, key] = [text.slice(0, text.indexOf(' ')) as Kind, text.slice(text.indexOf(' ') + 1)];
     try {
-      await this.#decided(text, this.#deciderOf(kind, key));
+      await this.#decided(text, await this.#deciderOf(kind, key));
     } catch (error) {
       // Somebody was quicker: what they did comes by the watch, and the key with it.
       const conflict = error instanceof KubeError && (error.status === 409 || error.status === 404);
@@ -175,7 +185,7 @@ export class Controller {
   }
 
   /** What is decided for a key, again with what was refused of it. */
-  #deciderOf(kind: Kind, key: string): (refused?: Refusal) => readonly Decision[] {
+  async #deciderOf(kind: Kind, key: string): Promise<(refused?: Refusal) => readonly Decision[]> {
     const world = this.#world;
     const now = (): string => new Date().toISOString().replace(/\.\d+Z$/, 'Z');
     switch (kind) {
@@ -184,8 +194,10 @@ export class Controller {
           const dv = world.dataVolumes.get(key);
           return dv ? decideDataVolume(this.#views.dataVolume(dv, now(), refused)) : [];
         };
-      case 'import':
-        return (refused) => this.#import(key, refused);
+      case 'import': {
+        const certificates = await this.#certificatesFor(key);
+        return (refused) => this.#import(key, certificates, refused);
+      }
       case 'population':
         return (refused) => {
           const claim = world.claims.get(key);
@@ -201,9 +213,24 @@ export class Controller {
     }
   }
 
-  #import(key: string, refused: Refusal | undefined): readonly Decision[] {
+  /** Those of the proxy, for a pod that waits for them; once for each. */
+  async #certificatesFor(key: string): Promise<Record<string, string> | undefined> {
     const claim = this.#world.claims.get(key);
-    const seen = claim && this.#views.import(claim, refused);
+    const pod = claim && this.#views.import(claim)?.pod;
+    const from = this.#views.proxyAuthorities;
+    if (!pod || !from || pod.status?.phase !== 'Pending' || this.#copied.has(pod.metadata.uid)) return undefined;
+    const found = await this.#kube.get(CONFIG_MAPS, this.#namespace, from);
+    this.#copied.add(pod.metadata.uid);
+    return found?.data;
+  }
+
+  #import(
+    key: string,
+    certificates: Readonly<Record<string, string>> | undefined,
+    refused: Refusal | undefined,
+  ): readonly Decision[] {
+    const claim = this.#world.claims.get(key);
+    const seen = claim && this.#views.import(claim, certificates, refused);
     if (seen?.turn) this.#waiting.add(key);
     else this.#waiting.delete(key);
     return seen ? decideImport(seen) : [];

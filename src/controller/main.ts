@@ -41,7 +41,7 @@ try {
     async (leading) => {
       log('info', 'successfully acquired lease', { lease: LEASE });
       await world.synced();
-      const controller = new Controller(world, views, actor, log);
+      const controller = new Controller(kube, settings.namespace, world, views, actor, log);
       const reading = progress.run(
         () => world.pods.list(),
         (claim) => controller.moved(claim),

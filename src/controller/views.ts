@@ -4,6 +4,7 @@ import { ANNOTATION } from '../api/claim.ts';
 import type { Cdi, CdiConfig } from '../api/config.ts';
 import type { DataVolume } from '../api/datavolume.ts';
 import { controllerOf, keyOf, type Stored } from '../api/meta.ts';
+import { resourceName } from '../api/names.ts';
 import { classFor, classOf, hasCsiDriver, waitsForConsumer } from '../profile/classes.ts';
 import { hasGate } from '../profile/config.ts';
 import { overheadOf } from '../profile/overhead.ts';
@@ -91,7 +92,11 @@ export class Views {
   }
 
   /** Undefined for a claim that is not to be filled by an import. */
-  import(claim: Stored<PersistentVolumeClaim>, refused?: Refusal): ImportSeen | undefined {
+  import(
+    claim: Stored<PersistentVolumeClaim>,
+    proxyCertificates?: Readonly<Record<string, string>>,
+    refused?: Refusal,
+  ): ImportSeen | undefined {
     if (!isImport(claim)) return undefined;
     const world = this.#world;
     const { namespace } = claim.metadata;
@@ -116,11 +121,13 @@ export class Views {
         ...(scratchClass ? { storageClass: scratchClass } : {}),
         overhead: overheadOf(scratchClass ?? claim.spec.storageClassName, this.#classes, this.config),
       },
+      ...(proxyCertificates ? { proxyCertificates } : {}),
       ...(refused ? { refused } : {}),
       pods: {
         owner: controllerOf(claim)?.uid ?? claim.metadata.uid,
         overhead: block ? '0' : String(overheadOf(claim.spec.storageClassName, this.#classes, this.config)),
         insecure: this.#insecure(claim),
+        ...(this.proxyAuthorities ? { proxyCertificates: resourceName('import-proxy-cm', claim.metadata.name) } : {}),
       },
       settings: this.#settings,
       workers: this.workers,
@@ -149,6 +156,11 @@ export class Views {
       ...(progress === undefined ? {} : { progress }),
       ...(refused ? { refused } : {}),
     };
+  }
+
+  /** The ConfigMap of the installation with the certificates of the proxy, where there is one. */
+  get proxyAuthorities(): string | undefined {
+    return this.config?.status?.importProxy?.trustedCAProxy || undefined;
   }
 
   configuration(): ConfigSeen {

@@ -68,12 +68,12 @@ const CASES: readonly Case[] = [
 test.each(CASES)(
   '$name',
   async ({ name, class: storageClassName, mode, consumer = false, place }) => {
-    await using namespace = await kubernetes.namespace();
-    using claims = claimsSeen(kubernetes, namespace);
-    const volume = `${namespace.name}-volume`;
+    const volume = `${name}-${randomBytes(4).toString('hex')}`;
     const options = { mode, size: 256 * MiB, class: storageClassName ?? 'local' };
     const placing = place === 'hostPath' ? hostPathVolume : localVolume;
     await using _placed = place ? await placing(kubernetes, volume, options) : undefined;
+    await using namespace = await kubernetes.namespace();
+    using claims = claimsSeen(kubernetes, namespace);
     const dv = await dataVolume(kubernetes, namespace, name, {
       annotations: consumer ? {} : IMMEDIATE,
       spec: {

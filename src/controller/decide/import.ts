@@ -1,7 +1,8 @@
-import type { Event, PersistentVolumeClaim, Pod } from 'kubernetes-types/core/v1.js';
+import type { ConfigMap, Event, PersistentVolumeClaim, Pod } from 'kubernetes-types/core/v1.js';
 import { ANNOTATION } from '../../api/claim.ts';
+import { APP, LABEL } from '../../api/label.ts';
 import { isControlledBy, type Stored } from '../../api/meta.ts';
-import { CLAIMS, PODS } from '../../api/resource.ts';
+import { CLAIMS, CONFIG_MAPS, PODS } from '../../api/resource.ts';
 import { annotate, type Decision, type Refusal } from '../decision.ts';
 import { type ImportPod, importPod, importPodName } from '../import-pod.ts';
 import { type ScratchSettings, scratchClaim, scratchName } from '../scratch-claim.ts';
@@ -26,9 +27,11 @@ export interface ImportSeen {
   readonly turn?: Turn;
   readonly scratch?: Stored<PersistentVolumeClaim>;
   readonly scratchSettings: ScratchSettings;
+  /** Certificates of the proxy, which the pod waits for: they lie in another namespace, and are copied beside it. */
+  readonly proxyCertificates?: Readonly<Record<string, string>>;
   /** What was refused of the last decision about it. */
   readonly refused?: Refusal;
-  readonly pods: Pick<ImportPod, 'owner' | 'overhead' | 'insecure'>;
+  readonly pods: Omit<ImportPod, 'claim' | 'target' | 'scratch'>;
   readonly settings: Settings;
   readonly workers: WorkerSettings;
 }
@@ -187,6 +190,19 @@ function scratchOf(seen: ImportSeen, pod: Stored<Pod>): Decision[] {
   if (!needsScratch(seen.claim) || seen.scratch) return [];
   const object = scratchClaim(seen.claim, pod, Number(seen.pods.overhead), seen.scratchSettings);
   return [{ act: 'create', resource: CLAIMS, object: object, owner: { resource: PODS, object: pod } }];
+}
+
+function certificatesOf({ proxyCertificates: data, pods }: ImportSeen, pod: Stored<Pod>): Decision[] {
+  if (!data || !pods.proxyCertificates) return [];
+  const { name, namespace, uid } = pod.metadata;
+  const metadata = {
+    name: pods.proxyCertificates,
+    namespace: namespace as string,
+    labels: { [LABEL.app]: APP },
+    ownerReferences: [{ apiVersion: 'v1', kind: 'Pod', name, uid, controller: true }],
+  };
+  const object: ConfigMap = { metadata, data: { ...data } };
+  return [{ act: 'create', resource: CONFIG_MAPS, object, owner: { resource: PODS, object: pod } }];
 }
 
 function tellRefused({ claim }: ImportSeen, { message }: Refusal): Decision[] {
