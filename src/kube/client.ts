@@ -36,6 +36,8 @@ export interface Page<T extends Written> {
   readonly resourceVersion: string;
   /** Asks for the next page; undefined on the last one. */
   readonly next?: string;
+  /** Objects that were asked for in the end: those of the next page are hardly smaller. */
+  readonly limit: number;
 }
 
 /** What a watch tells; a bookmark has nothing of its object but the version. */
@@ -67,9 +69,6 @@ export interface DeleteOptions {
   readonly propagation?: 'Foreground' | 'Background';
   readonly signal?: AbortSignal;
 }
-
-/** Bytes of a page of a list. One that is longer is asked for in smaller pages. */
-const PAGE = 16 * 1024 * 1024;
 
 /** Times that a status is patched that others change at the same time (client-go's DefaultRetry: 5). */
 const TRIES = 5;
@@ -179,7 +178,10 @@ export class Kube implements AsyncDisposable {
     }
   }
 
-  /** A page of the objects of a kind, as they are at one moment. Expired where `next` is too old: then from the first page. */
+  /**
+   * A page of the objects of a kind, as they are at one moment; a smaller one than `limit` where it would be too long. Expired
+   * where `next` is too old: then from the first page.
+   */
   async list<T extends Written>(
     resource: Resource<T>,
     selection: Selection,
@@ -189,7 +191,7 @@ export class Kube implements AsyncDisposable {
     const query = queryOf({ ...selectors(selection), limit, continue: next });
     const path = `${pathOf(resource, selection.namespace)}?${query}`;
     try {
-      const list = await this.#connection.ask<RawList<T>>({ method: 'GET', path, signal, longest: PAGE });
+      const list = await this.#connection.ask<RawList<T>>({ method: 'GET', path, signal });
       const { resourceVersion, continue: more } = list.metadata ?? {};
       if (!Array.isArray(list.items) || typeof resourceVersion !== 'string') {
         throw new KubeError(`the API server's list of ${resource.plural} has no items or no version`);
@@ -197,7 +199,7 @@ export class Kube implements AsyncDisposable {
       // The API server leaves out of items what it says of the list.
       const [apiVersion, kind] = [apiVersionOf(resource), resource.kind];
       const items = list.items.map((item) => ({ apiVersion, kind, ...item }));
-      return { items, resourceVersion, ...(more ? { next: more } : {}) };
+      return { items, resourceVersion, limit, ...(more ? { next: more } : {}) };
     } catch (thrown) {
       if (!(thrown instanceof KubeError && thrown.reason === TOO_LONG) || limit <= 1) throw thrown;
       return this.list(resource, selection, { limit: Math.ceil(limit / 2), next }, signal);

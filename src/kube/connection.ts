@@ -24,13 +24,14 @@ export interface Question {
   readonly guard?: (() => void) | undefined;
   /** Milliseconds without a byte of the answer after which it is given up. */
   readonly idle?: number;
-  /** Bytes that an answer may have. */
-  readonly longest?: number;
 }
 
 /** Milliseconds for an answer; one that takes longer is no answer for who waits. */
 export const PATIENCE = 10_000;
-/** Bytes of an object: etcd takes no larger one (1.5 MiB, etcd's --max-request-bytes), and JSON is longer than what it stores. */
+/**
+ * Bytes of an object, and of an answer: etcd takes no larger one (1.5 MiB, etcd's --max-request-bytes), and JSON is longer than
+ * what it stores.
+ */
 export const LONGEST = 8 * 1024 * 1024;
 
 /** Requests to an API server. KubeError for everything that it does not answer, and for what it refuses. */
@@ -47,7 +48,7 @@ export class Connection implements AsyncDisposable {
 
   /** The JSON of an answer. */
   async ask<T>(question: Question): Promise<T> {
-    const text = await this.#told(question, async ({ body }) => read(body, question.longest ?? LONGEST));
+    const text = await this.#told(question, async ({ body }) => read(body));
     try {
       return JSON.parse(text) as T;
     } catch (cause) {
@@ -92,7 +93,7 @@ export class Connection implements AsyncDisposable {
       const answer = await unless(signal, request);
       if (answer.statusCode < 300) return await take(answer);
       const after = answer.headers['retry-after'];
-      throw refusal(answer.statusCode, await read(answer.body, LONGEST), typeof after === 'string' ? after : undefined);
+      throw refusal(answer.statusCode, await read(answer.body), typeof after === 'string' ? after : undefined);
     } catch (cause) {
       throw lost(cause, signal);
     }
@@ -145,13 +146,13 @@ async function unless<T>(signal: AbortSignal | undefined, request: Promise<T>): 
   }
 }
 
-async function read(body: Dispatcher.ResponseData['body'], longest: number): Promise<string> {
+async function read(body: Dispatcher.ResponseData['body']): Promise<string> {
   const chunks: Buffer[] = [];
   let bytes = 0;
   for await (const chunk of body) {
     bytes += (chunk as Buffer).length;
-    if (bytes > longest) {
-      throw new KubeError(`the API server's answer has more than ${longest} bytes`, { reason: TOO_LONG });
+    if (bytes > LONGEST) {
+      throw new KubeError(`the API server's answer has more than ${LONGEST} bytes`, { reason: TOO_LONG });
     }
     chunks.push(chunk as Buffer);
   }

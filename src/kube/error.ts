@@ -6,6 +6,9 @@ interface Status {
   readonly details?: { readonly retryAfterSeconds?: unknown };
 }
 
+/** Characters of a message: those of objects that are invalid repeat all of them. */
+const LONGEST = 1000;
+
 interface Why {
   readonly status?: number;
   readonly reason?: string | undefined;
@@ -46,7 +49,7 @@ export function refusal(status: number, text: string, retryAfter?: string): Kube
 export function failureOf(said: unknown, status?: number, retryAfter?: string): KubeError {
   const { message, reason, code, details } = (typeof said === 'object' && said !== null ? said : {}) as Status;
   const number = status ?? (typeof code === 'number' ? code : 0);
-  const words = typeof message === 'string' && message !== '' ? `: ${message}` : '';
+  const words = typeof message === 'string' && message !== '' ? `: ${message.slice(0, LONGEST)}` : '';
   // A number of seconds from an API server; a date, which HTTP allows too, is of what stands before it.
   const seconds = Number(retryAfter ?? details?.retryAfterSeconds ?? Number.NaN);
   return new KubeError(`the API server answered ${number}${words}`, {

@@ -100,7 +100,7 @@ export class Reflector<T extends Written> {
   /** Milliseconds to wait after it, as `#watch` does. */
   async #list(signal: AbortSignal): Promise<number> {
     this.counters.lists += 1;
-    const limit = this.#options.page ?? PAGE;
+    let limit = this.#options.page ?? PAGE;
     const keys = new Set<string>();
     let next: string | undefined;
     let version: string | undefined;
@@ -115,7 +115,7 @@ export class Reflector<T extends Written> {
           keys.add(keyOf(object));
           this.#cache.take(object);
         }
-        next = page.next;
+        ({ next, limit } = page);
       } while (next !== undefined);
     } catch (error) {
       this.counters.failedLists += 1;

@@ -81,6 +81,8 @@ test('it comes to what there is, and never back to an older version', () => {
           if (after) mirror.set(key, after);
           else mirror.delete(key);
         });
+        /** The latest answer for each object. */
+        const learned = new Map<string, string>();
         /** Events that are in it. */
         let reached = 0;
         const list = (count: number): void => {
@@ -106,10 +108,20 @@ test('it comes to what there is, and never back to an older version', () => {
         list(Math.min(first, history.length));
         for (const { kind, which } of steps) {
           const { type, object } = history[which % history.length] as Event;
-          if (kind === 'learn' && type === 'put') cache.learn(object);
-          else if (kind === 'list') list(reached + (which % (history.length - reached + 1)));
+          if (kind === 'learn' && type === 'put') {
+            cache.learn(object);
+            const { resourceVersion } = object.metadata;
+            const before = learned.get(keyOf(object));
+            if (before === undefined || isAfter(resourceVersion, before)) learned.set(keyOf(object), resourceVersion);
+          } else if (kind === 'list') list(reached + (which % (history.length - reached + 1)));
           else if (kind === 'event' && reached < history.length) event();
           check();
+          // What was learned stays until the watch tells of it, or of more.
+          for (const [key, version] of learned) {
+            if (!isAfter(version, String(BEFORE + reached - 1))) continue;
+            const known = cache.get(key)?.metadata.resourceVersion ?? '';
+            expect([key, known === version || isAfter(known, version)]).toEqual([key, true]);
+          }
           // What is known is not older than what was listed or watched.
           for (const [key, object] of stateAfter(history, reached)) {
             const known = cache.get(key);

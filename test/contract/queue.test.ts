@@ -29,12 +29,14 @@ test('each key that is added is handled after that, by one at a time, and until 
       const stop = new AbortController();
       const active = new Set<string>();
       const begun: { readonly key: string; readonly at: number }[] = [];
+      /** What is thrown in a handler is only tried again. */
+      const wrong: string[] = [];
       let failures = 0;
       const start = performance.now();
       const handle = async (key: string): Promise<void> => {
-        expect(active.has(key)).toBe(false);
+        if (active.has(key)) wrong.push(`${key} is handled by two`);
         active.add(key);
-        expect(active.size).toBeLessThanOrEqual(workers);
+        if (active.size > workers) wrong.push(`${active.size} are handled by ${workers}`);
         const { takes, fails } = course[begun.length] ?? { takes: 1, fails: false };
         begun.push({ key, at: performance.now() - start });
         if (takes > 0) await pause(takes);
@@ -48,6 +50,7 @@ test('each key that is added is handled after that, by one at a time, and until 
         setTimeout(() => (after === undefined ? queue.add(key) : queue.addAfter(key, after)), at);
       }
       await vi.advanceTimersByTimeAsync(1_000_000);
+      expect(wrong).toEqual([]);
       expect([queue.waiting, queue.active, queue.later, queue.failing, active.size]).toEqual([0, 0, 0, 0, 0]);
       // Also what is added for later, when an earlier time was asked for before.
       for (const { at, key } of added) expect(begun.some((one) => one.key === key && one.at >= at)).toBe(true);
