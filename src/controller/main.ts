@@ -27,7 +27,7 @@ try {
   const settings = settingsOf(process.env, await server.namespace());
   await using kube = new Kube(server);
   await using recorder = new Recorder(kube, { component: COMPONENT, instance: settings.identity });
-  const world = new World(kube);
+  const world = new World(kube, (kind, error) => log('debug', `watching ${kind}: ${String(error)}`));
   await using progress = new Progress();
   const views = new Views(world, settings, progress.of);
   world.configs.watch(() => {
@@ -37,7 +37,12 @@ try {
   const watching = world.run(stop.signal);
   const acting = lead(
     kube,
-    { namespace: settings.namespace, name: LEASE, identity: settings.identity },
+    {
+      namespace: settings.namespace,
+      name: LEASE,
+      identity: settings.identity,
+      failed: (error) => log('warn', `the lease cannot be had or kept: ${String(error)}`),
+    },
     async (leading) => {
       log('info', 'successfully acquired lease', { lease: LEASE });
       await world.synced();

@@ -64,9 +64,12 @@ export class World {
 
   readonly #kube: Kube;
   readonly #watched: readonly Watched<Written>[];
+  readonly #failed: (kind: string, error: unknown) => void;
 
-  constructor(kube: Kube) {
+  /** `failed` is told of each watch that did not go on, which is begun anew. */
+  constructor(kube: Kube, failed: (kind: string, error: unknown) => void) {
     this.#kube = kube;
+    this.#failed = failed;
     const one = <T extends Written>(resource: Resource<T>, cache: Cache<T>, options?: ReflectorOptions<T>) =>
       ({ resource, cache, ...(options ? { options } : {}) }) as unknown as Watched<Written>;
     this.#watched = [

@@ -19,7 +19,7 @@ const SIZE = 1024 * MiB;
 /** Bytes that may be read again after each kill. */
 const AGAIN = 128 * MiB;
 /** Of the server, a second and connection: the import takes long enough to be killed five times. */
-const RATE = '4m';
+const RATE = '2m';
 let home: TempDir;
 let site: Nginx;
 let kubernetes: Cluster;

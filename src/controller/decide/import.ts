@@ -7,7 +7,7 @@ import { annotate, type Decision, type Refusal } from '../decision.ts';
 import { type ImportPod, importPod, importPodName } from '../import-pod.ts';
 import { type ScratchSettings, scratchClaim, scratchName } from '../scratch-claim.ts';
 import type { Settings, WorkerSettings } from '../settings.ts';
-import { annotationsOfPod, endingOf, endOf, inWords, isMismatch } from './pod-state.ts';
+import { annotationsOfPod, endingOf, endOf, failureOf, isMismatch } from './pod-state.ts';
 import { type Turn, waitsFor } from './turn.ts';
 
 /** What is seen of a claim that is to be filled by an import, whoever asked for it. */
@@ -145,7 +145,7 @@ function failures({ claim }: ImportSeen, pod: Stored<Pod>): Decision[] {
   const restarts = pod.status?.containerStatuses?.[0]?.restartCount ?? 0;
   const first = restarts === 0 && claim.metadata.annotations?.[ANNOTATION.runningReason] !== 'Error';
   if (restarts <= before && !first) return [];
-  return [tell(claim, 'Warning', 'ErrImportFailed', inWords(end.message ?? `status ${end.exitCode}`))];
+  return [tell(claim, 'Warning', 'ErrImportFailed', failureOf(end))];
 }
 
 function withoutPod(seen: ImportSeen): Decision[] {

@@ -90,8 +90,22 @@ function ended({ message = '', reason = 'Error', exitCode }: NonNullable<Contain
     return { status: 'false', reason: 'ChecksumError', message: said?.message ?? '' };
   if (exitCode === 0) return { status: 'false', reason: 'Completed', message: said?.message ?? message };
   const failedToPull = message.includes('failed to pull image');
-  const text = message || `the importer ended with status ${exitCode}`;
-  return { status: 'false', reason: failedToPull ? 'ImagePullFailed' : reason, message: inWords(text) };
+  const text = failureOf({ message, reason, exitCode });
+  return { status: 'false', reason: failedToPull ? 'ImagePullFailed' : reason, message: text };
+}
+
+/** Of shells, and of the kubelet: a process that a signal ended. */
+const SIGNALLED = 128;
+
+/** Why a container ended, in a sentence. One that was killed left none: what the kubelet has then is the end of its log. */
+export function failureOf(
+  end: Pick<NonNullable<ContainerState['terminated']>, 'exitCode' | 'reason' | 'message'>,
+): string {
+  const { exitCode, reason, message } = end;
+  if (reason === 'OOMKilled')
+    return 'the importer needed more memory than its limit: raise limits.memory in podResourceRequirements of the CDI; it goes on where it was';
+  if (exitCode > SIGNALLED) return `the importer was ended by signal ${exitCode - SIGNALLED}; it goes on where it was`;
+  return inWords(message || `the importer ended with status ${exitCode}`);
 }
 
 /** The annotations that tell of a pod; null removes. Restarts only grow: the pod of before may have had more. */

@@ -43,11 +43,13 @@ export function boundOf(seen: DataVolumeSeen, claim: Stored<PersistentVolumeClai
   }
 }
 
-function whyPending({ event, storageClass }: DataVolumeSeen, phase: DataVolumePhase): string {
+function whyPending({ event, storageClass, claim }: DataVolumeSeen, phase: DataVolumePhase): string {
   if (phase === 'WaitForFirstConsumer' || phase === 'PendingPopulation') {
     const of = storageClass ? `: storage class ${storageClass.metadata.name} ` : ': its storage class ';
     return `${of}waits for a pod that uses the claim; start one, or annotate the DataVolume with ${ANNOTATION.immediate}: "true"`;
   }
+  // A claim with a source is left alone by its storage: that it waits is as it should be.
+  if (claim?.spec.dataSourceRef && event?.type !== 'Warning') return '';
   return event?.message ? `: ${event.message}` : '';
 }
 
