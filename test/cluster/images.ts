@@ -1,7 +1,7 @@
 // Images without a registry: built by buildah, kept as archives, and read into the containerd of each node.
 import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
-import { cp, mkdir, readdir, readFile, rename, rm, symlink, writeFile } from 'node:fs/promises';
+import { chmod, cp, mkdir, readdir, readFile, rename, rm, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 // @ts-expect-error plain JavaScript, so that it runs before anything is installed
@@ -33,9 +33,13 @@ export interface Archive {
 export async function makeArchives(layout: Layout, tell: (what: string) => void): Promise<Archive[]> {
   await mkdir(places(layout).images, { recursive: true });
   const [pause, busybox] = [serverPath('pause'), tool('busybox', 'busybox-static')];
+  // How they are made is written here.
+  const recipe = fileURLToPath(import.meta.url);
   return [
-    await archive(layout, PAUSE_IMAGE, [pause], (to) => buildSmall(to, PAUSE_IMAGE, { '/pause': pause }, ['/pause'])),
-    await archive(layout, BOX_IMAGE, [busybox], (to) => buildBox(to, busybox)),
+    await archive(layout, PAUSE_IMAGE, [pause, recipe], (to) =>
+      buildSmall(to, PAUSE_IMAGE, { '/pause': pause }, ['/pause']),
+    ),
+    await archive(layout, BOX_IMAGE, [busybox, recipe], (to) => buildBox(to, busybox)),
     await archive(layout, PROGRAM_IMAGE, await programFiles(), async (to) => {
       tell(`building ${PROGRAM_IMAGE}`);
       buildImage();
@@ -102,7 +106,8 @@ function buildSmall(
 async function buildBox(to: string, busybox: string): Promise<void> {
   await using directory = await tempdir();
   const at = (name: string): string => join(directory.path, name);
-  for (const name of ['bin', 'etc', 'tmp', 'data']) await mkdir(at(name), { mode: name === 'tmp' ? 0o1777 : 0o755 });
+  for (const name of ['bin', 'etc', 'tmp', 'data']) await mkdir(at(name));
+  await chmod(at('tmp'), 0o1777);
   await cp(busybox, at('bin/busybox'), { dereference: true });
   const applets = (await run('busybox', 'busybox-static', ['--list'])).trim().split('\n');
   for (const name of applets) if (name !== 'busybox') await symlink('busybox', at(`bin/${name}`));

@@ -13,7 +13,7 @@ import { type Layout, layoutFrom, type Node, partsOf, places } from './layout.ts
 import { clean, hierarchies } from './leftovers.ts';
 import { makeNetwork } from './network.ts';
 import { makeCertificates } from './pki.ts';
-import { inside, logOf, processOf, startNode, startService, until } from './processes.ts';
+import { alive, inside, logOf, processOf, startNode, startService, until } from './processes.ts';
 import { configurationOf, DRIVER, dnsObjects, servicesOf } from './services.ts';
 
 const HELP = `Starts a real Kubernetes on this machine, or says that it is up. As root.
@@ -136,6 +136,14 @@ function starter(layout: Layout): (node: Node, ...names: string[]) => Promise<vo
       await startService(node, service);
     }
   };
+}
+
+/** Ends a service where it runs, and starts it. */
+export async function restartService(layout: Layout, node: Node, name: string): Promise<void> {
+  const pid = await processOf(node, name).catch(() => undefined);
+  if (pid !== undefined) process.kill(pid, 'SIGKILL');
+  await until(`the end of ${name}`, 10, logOf(node, name), async () => pid === undefined || !alive(pid));
+  await starter(layout)(node, name);
 }
 
 const firstOf = ({ nodes: [first] }: Layout): Node => {

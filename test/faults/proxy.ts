@@ -40,6 +40,8 @@ export class FaultProxy implements AsyncDisposable {
   readonly #server: Server;
   readonly #sockets = new Set<Socket>();
   readonly #to: { readonly host: string; readonly port: number };
+  /** Of this machine: who else can reach it decides. */
+  readonly #address: string;
   /** May be changed while it runs: counts for new connections, and for the next bytes of those that are open. */
   faults: Faults;
   /** Bytes that came from the server, and from clients. */
@@ -47,15 +49,21 @@ export class FaultProxy implements AsyncDisposable {
   sent = 0;
   accepted = 0;
 
-  private constructor(to: { host: string; port: number }, faults: Faults) {
+  private constructor(to: { host: string; port: number }, faults: Faults, address: string) {
     this.#to = to;
+    this.#address = address;
     this.faults = faults;
     this.#server = createServer({ noDelay: true }, (client) => this.#serve(client));
   }
 
-  static async start(to: { host?: string; port: number }, faults: Faults = {}, listen = 0): Promise<FaultProxy> {
-    const proxy = new FaultProxy({ host: to.host ?? '127.0.0.1', port: to.port }, faults);
-    proxy.#server.listen(listen, '127.0.0.1');
+  static async start(
+    to: { host?: string; port: number },
+    faults: Faults = {},
+    listen = 0,
+    address = '127.0.0.1',
+  ): Promise<FaultProxy> {
+    const proxy = new FaultProxy({ host: to.host ?? '127.0.0.1', port: to.port }, faults, address);
+    proxy.#server.listen(listen, address);
     await once(proxy.#server, 'listening');
     return proxy;
   }
@@ -66,7 +74,7 @@ export class FaultProxy implements AsyncDisposable {
   }
 
   get url(): string {
-    return `http://127.0.0.1:${this.port}`;
+    return `http://${this.#address}:${this.port}`;
   }
 
   /** Cuts every connection that is open. */

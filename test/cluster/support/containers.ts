@@ -1,0 +1,65 @@
+// The process of a container, seen from the machine.
+import { readdir, readFile } from 'node:fs/promises';
+import type { Cluster } from './cluster.ts';
+import type { Namespace } from './namespace.ts';
+import { until } from './until.ts';
+
+export interface ContainerProcess {
+  /** On this machine. */
+  readonly pid: number;
+  /** Bytes: proc(5), /proc/PID/io. */
+  io(): Promise<Counters>;
+  /** SIGKILL, SIGSTOP, SIGCONT: the only ones that the first process of a container cannot miss. */
+  signal(signal: 'SIGKILL' | 'SIGSTOP' | 'SIGCONT'): void;
+}
+
+export interface Counters {
+  /** Through system calls, whatever they were on. */
+  readonly rchar: number;
+  readonly wchar: number;
+  /** From and to storage. */
+  readonly read_bytes: number;
+  readonly write_bytes: number;
+}
+
+interface Status {
+  readonly status: { readonly containerStatuses?: readonly { name: string; containerID?: string }[] };
+}
+
+/** The first process of a container that runs, or will within `seconds`. */
+export async function processOfContainer(
+  cluster: Cluster,
+  namespace: Namespace,
+  pod: string,
+  container?: string,
+  seconds = 30,
+): Promise<ContainerProcess> {
+  const pid = await until(`a process of pod ${pod}`, seconds, async () => {
+    const { status } = await cluster.ask<Status>('GET', namespace.path(`pods/${pod}`));
+    const found = status.containerStatuses?.find(({ name }) => container === undefined || name === container);
+    const id = found?.containerID?.split('//')[1];
+    return id === undefined ? undefined : firstIn(id);
+  });
+  return {
+    pid,
+    async io() {
+      const lines = (await readFile(`/proc/${pid}/io`, 'utf8')).trim().split('\n');
+      return Object.fromEntries(
+        lines.map((line) => line.split(': ')).map(([key, value]) => [key, Number(value)]),
+      ) as never;
+    },
+    signal: (signal) => void process.kill(pid, signal),
+  };
+}
+
+/** Of the processes in a container's control group, the one that is 1 in there. */
+async function firstIn(id: string): Promise<number | undefined> {
+  for (const entry of await readdir('/proc')) {
+    if (!/^\d+$/.test(entry)) continue;
+    const group = await readFile(`/proc/${entry}/cgroup`, 'utf8').catch(() => '');
+    if (!group.includes(id)) continue;
+    const status = await readFile(`/proc/${entry}/status`, 'utf8').catch(() => '');
+    if (/^NSpid:.*\t1$/m.test(status)) return Number(entry);
+  }
+  return undefined;
+}
