@@ -5,6 +5,7 @@ import { lead } from '../kube/lease.ts';
 import { Recorder } from '../kube/recorder.ts';
 import { Actor } from './act.ts';
 import { Controller } from './controller.ts';
+import { serveHealth } from './health.ts';
 import { logTo } from './log.ts';
 import { Progress } from './progress.ts';
 import { settingsOf } from './settings.ts';
@@ -13,6 +14,9 @@ import { COMPONENT, World } from './world.ts';
 
 /** CDI's own: the two never act at once. */
 const LEASE = 'cdi-controller-leader-election-helper';
+
+/** Of probes. */
+const HEALTH_PORT = Number(process.env.HEALTH_PORT ?? 8080);
 
 const stop = new AbortController();
 for (const name of ['SIGTERM', 'SIGINT'] as const) process.on(name, () => stop.abort(new Error(`stopped by ${name}`)));
@@ -28,6 +32,8 @@ try {
   await using kube = new Kube(server);
   await using recorder = new Recorder(kube, { component: COMPONENT, instance: settings.identity });
   const world = new World(kube, (kind, error) => log('debug', `watching ${kind}: ${String(error)}`));
+  let ready = false;
+  await using _health = await serveHealth(HEALTH_PORT, { isReady: () => ready });
   await using progress = new Progress();
   const views = new Views(world, settings, progress.of);
   world.configs.watch(() => {
@@ -35,6 +41,9 @@ try {
   });
   const actor = new Actor(kube, recorder, (resource, object) => world.learn(resource, object));
   const watching = world.run(stop.signal);
+  const seen = world.synced().then(() => {
+    ready = true;
+  });
   const acting = lead(
     kube,
     {
@@ -45,7 +54,7 @@ try {
     },
     async (leading) => {
       log('info', 'successfully acquired lease', { lease: LEASE });
-      await world.synced();
+      await seen;
       const controller = new Controller(kube, settings.namespace, world, views, actor, log);
       const reading = progress.run(
         () => world.pods.list(),
