@@ -1,3 +1,5 @@
+import type { TokenReview } from 'kubernetes-types/authentication/v1.js';
+import type { SubjectAccessReview } from 'kubernetes-types/authorization/v1.js';
 import type { Lease } from 'kubernetes-types/coordination/v1.js';
 import type {
   ConfigMap,
@@ -53,6 +55,14 @@ export const EVENTS = kind<Event>('', 'v1', 'events', 'Event');
 export const CONFIG_MAPS = kind<ConfigMap>('', 'v1', 'configmaps', 'ConfigMap');
 export const SECRETS = kind<Secret>('', 'v1', 'secrets', 'Secret');
 export const LEASES = kind<Lease>('coordination.k8s.io', 'v1', 'leases', 'Lease');
+export const TOKEN_REVIEWS = kind<TokenReview>('authentication.k8s.io', 'v1', 'tokenreviews', 'TokenReview', false);
+export const ACCESS_REVIEWS = kind<SubjectAccessReview>(
+  'authorization.k8s.io',
+  'v1',
+  'subjectaccessreviews',
+  'SubjectAccessReview',
+  false,
+);
 export const STORAGE_CLASSES = kind<StorageClass>('storage.k8s.io', 'v1', 'storageclasses', 'StorageClass', false);
 export const CSI_DRIVERS = kind<CSIDriver>('storage.k8s.io', 'v1', 'csidrivers', 'CSIDriver', false);
 export const DATA_VOLUMES = kind<DataVolume>(CDI_GROUP, 'v1beta1', 'datavolumes', 'DataVolume');

@@ -28,7 +28,7 @@ export class Controller {
   readonly #views: Views;
   readonly #actor: Actor;
   readonly #log: Log;
-  readonly #queue = new Queue();
+  readonly queue = new Queue();
   /** What was refused last, by key: the state says it, and it is tried again. */
   readonly #refused = new Map<string, Refusal>();
   /** Claims that wait for their turn. */
@@ -52,7 +52,7 @@ export class Controller {
   /** Until it is aborted. */
   async run(signal: AbortSignal): Promise<void> {
     this.#all();
-    await this.#queue.run(WORKERS, (key) => this.#handle(key), signal);
+    await this.queue.run(WORKERS, (key) => this.#handle(key), signal);
   }
 
   /** Progress of a pod has been read. */
@@ -63,7 +63,7 @@ export class Controller {
   }
 
   #add(kind: Kind, key: string): void {
-    this.#queue.add(`${kind} ${key}`);
+    this.queue.add(`${kind} ${key}`);
   }
 
   #listen(): void {
@@ -141,7 +141,7 @@ export class Controller {
   #waits(claim: Stored<PersistentVolumeClaim>, milliseconds: number): void {
     const target = targetOf(claim);
     const keys = target ? [`population ${target}`, `dv ${target}`] : [`dv ${keyOf(claim)}`];
-    for (const key of keys) this.#queue.addAfter(key, milliseconds);
+    for (const key of keys) this.queue.addAfter(key, milliseconds);
   }
 
   /** Those that are not done: what they wait for may have come. */
@@ -167,7 +167,7 @@ export class Controller {
 
   /** Somebody else may begin. */
   #turn(): void {
-    for (const key of this.#waiting) this.#queue.addAfter(`import ${key}`, SOON);
+    for (const key of this.#waiting) this.queue.addAfter(`import ${key}`, SOON);
   }
 
   async #handle(text: string): Promise<void> {
@@ -252,7 +252,7 @@ export class Controller {
       if (!carried.refused) this.#refused.delete(text);
       const again = decisions.find((one) => one.act === 'again')?.seconds;
       if (carried.refused || carried.again !== undefined)
-        this.#queue.addAfter(text, (carried.again ?? again ?? 15) * 1000);
+        this.queue.addAfter(text, (carried.again ?? again ?? 15) * 1000);
     } finally {
       if (starts) this.#views.starting.delete(claim);
     }

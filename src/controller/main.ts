@@ -7,6 +7,8 @@ import { Actor } from './act.ts';
 import { Controller } from './controller.ts';
 import { serveHealth } from './health.ts';
 import { logTo } from './log.ts';
+import { Metrics } from './metrics.ts';
+import { serveMetrics } from './metrics-server.ts';
 import { Progress } from './progress.ts';
 import { settingsOf } from './settings.ts';
 import { Views } from './views.ts';
@@ -17,6 +19,7 @@ const LEASE = 'cdi-controller-leader-election-helper';
 
 /** Of probes. */
 const HEALTH_PORT = Number(process.env.HEALTH_PORT ?? 8080);
+const METRICS_PORT = Number(process.env.METRICS_PORT ?? 8443);
 
 const stop = new AbortController();
 for (const name of ['SIGTERM', 'SIGINT'] as const) process.on(name, () => stop.abort(new Error(`stopped by ${name}`)));
@@ -34,6 +37,10 @@ try {
   const world = new World(kube, (kind, error) => log('debug', `watching ${kind}: ${String(error)}`));
   let ready = false;
   await using _health = await serveHealth(HEALTH_PORT, { isReady: () => ready });
+  const metrics = new Metrics(world);
+  // Of its own: it answers also when this process does not act.
+  await using asker = new Kube(server);
+  await using _metrics = await serveMetrics(METRICS_PORT, asker, () => metrics.page());
   await using progress = new Progress();
   const views = new Views(world, settings, progress.of);
   world.configs.watch(() => {
@@ -56,6 +63,7 @@ try {
       log('info', 'successfully acquired lease', { lease: LEASE });
       await seen;
       const controller = new Controller(kube, settings.namespace, world, views, actor, log);
+      metrics.queue = controller.queue;
       const reading = progress.run(
         () => world.pods.list(),
         (claim) => controller.moved(claim),

@@ -23,7 +23,7 @@ import type { SnapshotClass } from '../api/snapshot-class.ts';
 import type { StorageProfile } from '../api/storage-profile.ts';
 import { Cache } from '../kube/cache.ts';
 import type { Kube, Written } from '../kube/client.ts';
-import { Reflector, type ReflectorOptions } from '../kube/reflector.ts';
+import { type Counters, Reflector, type ReflectorOptions } from '../kube/reflector.ts';
 import { importSourceOf } from './decide/population.ts';
 
 /** A kind, what is known of it, and what of it is watched. */
@@ -61,6 +61,9 @@ export class World {
   /** All about claims, and warnings about our pods; only the newest about each object is of interest. */
   readonly claimEvents = new Cache<Event>({ about: aboutOf });
   readonly podEvents = new Cache<Event>({ about: aboutOf });
+
+  /** What was done to see it. */
+  readonly watches: { readonly kind: string; readonly counters: Counters }[] = [];
 
   readonly #kube: Kube;
   readonly #watched: readonly Watched<Written>[];
