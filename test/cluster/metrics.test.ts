@@ -1,4 +1,5 @@
 // What Prometheus gets of the controller, and who else does.
+import { Agent, request } from 'undici';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { type Cluster, cluster } from './support/cluster.ts';
 import { until } from './support/until.ts';
@@ -9,9 +10,7 @@ beforeAll(async () => {
 }, 600_000);
 afterAll(() => kubernetes?.[Symbol.asyncDispose]());
 
-const URL_IN_CLUSTER = 'https://cdi-prometheus-metrics.cdi.svc.cluster.local:8443/metrics';
-
-/** What curl prints in the pod of the controller's image: the status, and the page where `-o` does not hide it. */
+/** Its answer, and the page. */
 async function asked(token: string | undefined): Promise<{ status: string; page: string }> {
   const address = (
     await kubernetes.kubectl([
@@ -24,13 +23,14 @@ async function asked(token: string | undefined): Promise<{ status: string; page:
       'jsonpath={.spec.clusterIP}',
     ])
   ).trim();
-  const { Agent, request } = await import('undici');
-  await using agent = new Agent({ connect: { rejectUnauthorized: false } });
-  const answer = await request(URL_IN_CLUSTER.replace('cdi-prometheus-metrics.cdi.svc.cluster.local', address), {
+  const agent = new Agent({ connect: { rejectUnauthorized: false } });
+  const answer = await request(`https://${address}:8443/metrics`, {
     dispatcher: agent,
     headers: token === undefined ? {} : { authorization: `Bearer ${token}` },
   });
-  return { status: String(answer.statusCode), page: await answer.body.text() };
+  const page = await answer.body.text();
+  await agent.destroy();
+  return { status: String(answer.statusCode), page };
 }
 
 const tokenOf = async (account: string): Promise<string> =>
