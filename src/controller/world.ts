@@ -95,10 +95,13 @@ export class World {
 
   /** Watches until it is aborted. */
   async run(signal: AbortSignal): Promise<void> {
-    const watches = this.#watched.map(
-      ({ resource, cache, options }) => new Reflector(this.#kube, resource, cache, options),
-    );
-    await Promise.all(watches.map((one) => one.run(signal)));
+    const reflectors = this.#watched.map(({ resource, cache, options }) => {
+      const failed = (error: unknown): void => this.#failed(resource.plural, error);
+      const reflector = new Reflector(this.#kube, resource, cache, { failed, ...options });
+      this.watches.push({ kind: resource.plural, counters: reflector.counters });
+      return reflector;
+    });
+    await Promise.all(reflectors.map((one) => one.run(signal)));
   }
 
   /** When everything was seen once that decisions rest on. */

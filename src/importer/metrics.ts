@@ -1,4 +1,4 @@
-import 'reflect-metadata';
+import '../pki/reflection.ts';
 import type { webcrypto } from 'node:crypto';
 import { once } from 'node:events';
 import { createServer, type Server } from 'node:https';

@@ -1,4 +1,4 @@
-import 'reflect-metadata';
+import './reflection.ts';
 import type { webcrypto } from 'node:crypto';
 import { isIP } from 'node:net';
 import {
