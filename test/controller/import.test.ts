@@ -218,3 +218,18 @@ test('what is refused is told, and tried again', () => {
   ]);
   expect(annotations(decisions)[ANNOTATION.runningMessage]).toContain('exceeded quota: small');
 });
+
+test('the certificates of a proxy are copied for a pod that waits for them', () => {
+  const pods = { owner: 'dv-uid', overhead: '0.06', insecure: false, proxyCertificates: 'import-proxy-cm-disk' };
+  const made = decideImport(importSeen({ pods }));
+  expect(JSON.stringify(made)).toContain('"configMap":{"name":"import-proxy-cm-disk"}');
+  const waiting = pod({ phase: 'Pending', conditions: [{ type: 'PodScheduled', status: 'True' }] });
+  const proxyCertificates = { 'ca.crt': 'PEM' };
+  expect(words(decideImport(importSeen({ pods, pod: waiting, proxyCertificates })))[0]).toBe(
+    'create ConfigMap import-proxy-cm-disk',
+  );
+});
+
+test('nothing is said on a claim while the scheduler is at it', () => {
+  expect(decideImport(importSeen({ pod: pod({ phase: 'Pending' }) }))).toEqual([]);
+});

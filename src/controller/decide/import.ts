@@ -103,8 +103,10 @@ function withPod(seen: ImportSeen, pod: Stored<Pod>): Decision[] {
   if (pod.metadata.deletionTimestamp) return annotate(subject(claim), told);
   // Evicted, or its node is lost: a successor of the same name when it is gone.
   if (phase === 'Failed') return [...annotate(subject(claim), told), remove(pod)];
-  if (phase !== 'Succeeded')
-    return [...scratchOf(seen, pod), ...annotate(subject(claim), told), ...failures(seen, pod)];
+  const waitedFor = [...scratchOf(seen, pod), ...certificatesOf(seen, pod)];
+  // The scheduler changes the claim now; to change it too would send it back to the beginning.
+  if (isBeingScheduled(pod)) return waitedFor;
+  if (phase !== 'Succeeded') return [...waitedFor, ...annotate(subject(claim), told), ...failures(seen, pod)];
   const ending = endingOf(endOf(pod)?.message);
   if (isMismatch(ending)) {
     return [
