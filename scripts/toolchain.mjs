@@ -33,6 +33,7 @@ export const TOOLS = {
   blockdev: 'util-linux',
   fallocate: 'util-linux',
   fincore: 'util-linux',
+  find: 'findutils',
   flock: 'util-linux',
   unshare: 'util-linux',
   mkswap: 'util-linux',

@@ -91,6 +91,9 @@ export function layoutFrom(env: NodeJS.ProcessEnv, count: number): Layout {
   return layoutOf(name, env.DISKFERRY_CLUSTER ?? join(cache, name), count);
 }
 
+/** How many nodes the cluster of the tests is to have. */
+export const nodesWanted = (): number => Number(process.env.DISKFERRY_CLUSTER_NODES ?? '1');
+
 /** Files and directories of a cluster. */
 export const places = ({ directory }: Layout) => ({
   pki: join(directory, 'pki'),

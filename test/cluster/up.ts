@@ -9,7 +9,7 @@ import { provide, SERVERS, serverPath } from '../../scripts/toolchain.mjs';
 import { type Api, apiOf } from './api.ts';
 import { command } from './command.ts';
 import { alsoNamed, BOX_IMAGE, makeArchives, PROGRAM_IMAGE, readImages } from './images.ts';
-import { type Layout, layoutFrom, type Node, partsOf, places } from './layout.ts';
+import { type Layout, layoutFrom, layoutOf, type Node, partsOf, places } from './layout.ts';
 import { clean, hierarchies } from './leftovers.ts';
 import { makeNetwork } from './network.ts';
 import { makeCertificates } from './pki.ts';
@@ -40,13 +40,10 @@ export async function nodesUp(layout: Layout): Promise<number | undefined> {
   const text = await readFile(places(layout).up, 'utf8').catch(() => undefined);
   if (text === undefined) return undefined;
   const { nodes }: { nodes: number } = JSON.parse(text);
-  for (const node of layoutFor(layout, nodes).nodes)
+  for (const node of layoutOf(layout.name, layout.directory, nodes).nodes)
     if (!(await processOf(node, 'node').catch(() => undefined))) return undefined;
   return nodes;
 }
-
-const layoutFor = ({ name, directory }: Layout, count: number): Layout =>
-  layoutFrom({ DISKFERRY_CLUSTER_NAME: name, DISKFERRY_CLUSTER: directory }, count);
 
 /** Starts what is not up. Throws a sentence with the log to look at. */
 export async function up(layout: Layout, tell: Tell): Promise<void> {

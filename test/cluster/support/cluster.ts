@@ -1,7 +1,7 @@
 // The cluster as tests see it.
 import { FaultProxy, type Faults } from '../../faults/proxy.ts';
 import { type Api, apiOf } from '../api.ts';
-import { type Layout, layoutFrom, type Node } from '../layout.ts';
+import { type Layout, layoutFrom, layoutOf, type Node, nodesWanted } from '../layout.ts';
 import { processOf } from '../processes.ts';
 import { kubectlOf, nodesUp, restartService, up } from '../up.ts';
 import { type Namespace, namespace } from './namespace.ts';
@@ -31,11 +31,10 @@ export interface ServiceHandle {
 }
 
 /** The cluster, which is started where it is not up: with DISKFERRY_CLUSTER_NODES nodes, 1 unless said otherwise. */
-export async function cluster(): Promise<Cluster> {
-  const wanted = layoutFrom(process.env, Number(process.env.DISKFERRY_CLUSTER_NODES ?? '1'));
+export async function cluster(wanted = layoutFrom(process.env, nodesWanted())): Promise<Cluster> {
   const running = await nodesUp(wanted);
   if (running === undefined) await up(wanted, (line) => process.stdout.write(`${line}\n`));
-  const layout = layoutFrom(process.env, running ?? wanted.nodes.length);
+  const layout = layoutOf(wanted.name, wanted.directory, running ?? wanted.nodes.length);
   const api = await apiOf(layout);
   const kubectl = kubectlOf(layout);
   const handle: Cluster = {
