@@ -1,7 +1,7 @@
 // Processes of a node: its first one, services in its namespaces, and who is found there.
 import { type SpawnOptions, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { open, readdir, readFile, readlink, rm, writeFile } from 'node:fs/promises';
+import { open, readdir, readFile, readlink, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
@@ -86,7 +86,10 @@ async function childOf(pid: number): Promise<number | undefined> {
 export async function processOf(node: Node, service: string): Promise<number> {
   const outer = Number(await readFile(recordOf(node, service), 'utf8'));
   const child = await childOf(outer);
-  if (child === undefined)
+  // Numbers are given again: it is that process only if it is in the node.
+  const network = await stat(join('/run/netns', node.namespace)).catch(() => undefined);
+  const within = await readlink(`/proc/${child}/ns/net`).catch(() => '');
+  if (child === undefined || within !== `net:[${network?.ino}]`)
     throw new Error(`${service} of ${node.name} does not run: ${await tail(logOf(node, service))}`);
   return child;
 }

@@ -85,8 +85,9 @@ export async function up(layout: Layout, tell: Tell): Promise<void> {
     await step('nodes ready', () => nodesReady(layout, api, started));
     await step('storage and names', () => startStorage(layout, api));
   }
-  await step('deploy/', () => deploy(layout, fresh.includes(PROGRAM_IMAGE)));
+  // Before what the checkout deploys, which may be what a person is working on.
   await writeFile(places(layout).up, JSON.stringify({ nodes: layout.nodes.length }));
+  await step('deploy/', () => deploy(layout, fresh.includes(PROGRAM_IMAGE)));
   const seconds = ((performance.now() - began) / 1000).toFixed(1);
   tell(`${running === undefined ? 'up' : 'it was up already; looked after its images'} (${seconds} s)`);
 }
@@ -253,9 +254,9 @@ async function deploy(layout: Layout, fresh: boolean): Promise<void> {
   const kubectl = kubectlOf(layout);
   const directory = join(root, 'deploy');
   if (existsSync(join(directory, 'crds/kustomization.yaml'))) {
-    const definitions = join(directory, 'crds');
-    const applied = await kubectl([...APPLY, '-o', 'name', '-k', definitions]);
-    await kubectl(['wait', '--for=condition=Established', '--timeout=50s', ...applied.trim().split('\n')]);
+    const names = await kubectl([...APPLY, '-o', 'name', '-k', join(directory, 'crds')]);
+    const definitions = names.split('\n').filter((name) => name.startsWith('customresourcedefinition'));
+    await kubectl(['wait', '--for=condition=Established', '--timeout=50s', ...definitions]);
   }
   if (!existsSync(join(directory, 'kustomization.yaml'))) return;
   const text = await kubectl(['kustomize', directory]);
