@@ -126,8 +126,9 @@ function withPod(seen: ImportSeen, pod: Stored<Pod>): Decision[] {
 }
 
 function isBeingScheduled(pod: Stored<Pod>): boolean {
-  const tried = pod.status?.conditions?.some(({ type }) => type === 'PodScheduled') ?? false;
-  return pod.status?.phase === 'Pending' && !pod.spec.nodeName && !tried;
+  const { phase, conditions = [], containerStatuses = [] } = pod.status ?? {};
+  const tried = conditions.some(({ type }) => type === 'PodScheduled') || containerStatuses.length > 0;
+  return phase === 'Pending' && !pod.spec.nodeName && !tried;
 }
 
 function tell(
