@@ -68,7 +68,11 @@ async function place(
   file = path,
 ): Promise<PlacedVolume> {
   const hostname = { key: 'kubernetes.io/hostname', operator: 'In', values: [node.name] };
-  await cluster.ask('POST', '/api/v1/persistentvolumes', {
+  const forget = async (): Promise<void> => {
+    await detach();
+    await rm(file, { recursive: true, force: true });
+  };
+  const volume = {
     apiVersion: 'v1',
     kind: 'PersistentVolume',
     metadata: { name },
@@ -81,6 +85,10 @@ async function place(
       persistentVolumeReclaimPolicy: 'Retain',
       nodeAffinity: { required: { nodeSelectorTerms: [{ matchExpressions: [hostname] }] } },
     },
+  };
+  await cluster.ask('POST', '/api/v1/persistentvolumes', volume).catch(async (error: unknown) => {
+    await forget();
+    throw error;
   });
   return {
     name,
@@ -90,8 +98,7 @@ async function place(
       const gone = async (): Promise<boolean> =>
         (await cluster.find(`/api/v1/persistentvolumes/${name}`)) === undefined;
       await until(`volume ${name} is gone`, 60, gone);
-      await detach();
-      await rm(file, { recursive: true, force: true });
+      await forget();
     },
   };
 }
