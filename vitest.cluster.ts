@@ -7,6 +7,8 @@ export default defineConfig({
     globalSetup: ['test/cluster/setup.ts'],
     pool: 'forks',
     fileParallelism: false,
+    // Of those of a file that say so: pods, mostly, that wait for each other's processors.
+    maxConcurrency: 3,
     testTimeout: 120_000,
     hookTimeout: 120_000,
     teardownTimeout: 60_000,

@@ -65,7 +65,7 @@ const CASES: readonly Case[] = [
   { name: 'local-files-consumer', class: 'local', mode: 'Filesystem', place: 'local', consumer: true },
 ];
 
-test.each(CASES)(
+test.concurrent.each(CASES)(
   '$name',
   async ({ name, class: storageClassName, mode, consumer = false, place }) => {
     const volume = `${name}-${randomBytes(4).toString('hex')}`;

@@ -1,0 +1,168 @@
+// The control plane in bad hours: nothing twice, nothing stuck, nothing lost.
+import { spawn } from 'node:child_process';
+import { createHash, randomBytes } from 'node:crypto';
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { type Nginx, nginx } from '../support/nginx.ts';
+import { type TempDir, tempdir } from '../support/tempdir.ts';
+import { places } from './layout.ts';
+import { type Cluster, cluster } from './support/cluster.ts';
+import { dataVolume, type Made } from './support/datavolumes.ts';
+import type { Namespace } from './support/namespace.ts';
+import { until } from './support/until.ts';
+import { digestOnClaim } from './support/volumes.ts';
+
+const MiB = 1024 * 1024;
+const SIZE = 64 * MiB;
+let home: TempDir;
+let site: Nginx;
+let kubernetes: Cluster;
+let digest: string;
+
+beforeAll(async () => {
+  kubernetes = await cluster();
+  home = await tempdir();
+  const disk = randomBytes(SIZE);
+  digest = createHash('sha256').update(disk).digest('hex');
+  await writeFile(join(home.path, 'disk.raw'), disk);
+  site = await nginx({ root: home.path, address: kubernetes.host, server: 'limit_rate 1m;' });
+}, 600_000);
+afterAll(async () => {
+  await kubernetes?.kubectl(['scale', 'deployment/cdi-deployment', '-n', 'cdi', '--replicas=1']);
+  await site?.[Symbol.asyncDispose]();
+  await home?.[Symbol.asyncDispose]();
+  await kubernetes?.[Symbol.asyncDispose]();
+});
+
+const imported = (namespace: Namespace, name: string): Promise<Made> =>
+  dataVolume(kubernetes, namespace, name, {
+    spec: {
+      source: { http: { url: `http://${kubernetes.host}:${site.port}/disk.raw` } },
+      pvc: {
+        storageClassName: 'immediate',
+        volumeMode: 'Block',
+        accessModes: ['ReadWriteOnce'],
+        resources: { requests: { storage: '64Mi' } },
+      },
+    },
+  });
+
+/** Pods of imports that ever were: `name uid`, each once. */
+function podsSeen(namespace: Namespace): Disposable & { names(): string[] } {
+  const seen = new Set<string>();
+  const args = [
+    'get',
+    'pods',
+    '-n',
+    namespace.name,
+    '-l',
+    'cdi.kubevirt.io=importer',
+    '--watch',
+    '-o',
+    'jsonpath={.metadata.name} {.metadata.uid}{"\\n"}',
+  ];
+  const run = (): ReturnType<typeof spawn> => {
+    const child = spawn(places(kubernetes.layout).kubectl, args, { stdio: ['ignore', 'pipe', 'ignore'] });
+    child.stdout?.on('data', (chunk: Buffer) => {
+      for (const line of chunk.toString().split('\n')) if (line !== '') seen.add(line);
+    });
+    // kubectl ends with the API server.
+    child.once('exit', () => {
+      if (!ended) setTimeout(() => (watch = run()), 500);
+    });
+    return child;
+  };
+  let ended = false;
+  let watch = run();
+  return {
+    names: () => [...seen].map((line) => line.split(' ')[0] ?? ''),
+    [Symbol.dispose]: () => {
+      ended = true;
+      watch.kill('SIGKILL');
+    },
+  };
+}
+
+test('an API server that is away for two minutes', async () => {
+  await using namespace = await kubernetes.namespace();
+  using pods = podsSeen(namespace);
+  const dv = await imported(namespace, 'away');
+  await dv.reaches('ImportInProgress');
+  const server = kubernetes.service('kube-apiserver');
+  await server.signal('SIGSTOP');
+  await sleep(120_000);
+  await server.signal('SIGCONT');
+  await dv.reaches('Succeeded', 120);
+  expect(await digestOnClaim(kubernetes, namespace, 'away')).toBe(digest);
+  expect(pods.names()).toHaveLength(1);
+}, 400_000);
+
+test('ten imports while the API server is restarted, leaders are killed, and others write, too', async () => {
+  await using namespace = await kubernetes.namespace();
+  await kubernetes.kubectl(['scale', 'deployment/cdi-deployment', '-n', 'cdi', '--replicas=2']);
+  await kubernetes.kubectl(
+    ['rollout', 'status', 'deployment/cdi-deployment', '-n', 'cdi', '--timeout=90s'],
+    undefined,
+    100,
+  );
+  using pods = podsSeen(namespace);
+  const dvs = await Promise.all(Array.from({ length: 10 }, (_, n) => imported(namespace, `disk-${n}`)));
+  const over = new AbortController();
+  const others = writeBeside(namespace, dvs, over.signal);
+  for (let round = 0; round < 3; round += 1) {
+    await sleep(4000);
+    await killLeader();
+    await sleep(4000);
+    await kubernetes.service('kube-apiserver').restart();
+    await until('the API server answers', 60, () => kubernetes.find('/readyz').then((answer) => answer !== undefined));
+  }
+  await Promise.all(dvs.map((dv) => dv.reaches('Succeeded', 240)));
+  over.abort();
+  const written = await others;
+  process.stdout.write(`${written} writes of others beside ten imports\n`);
+  expect(written).toBeGreaterThan(20);
+  for (const { name } of dvs.slice(0, 3)) expect(await digestOnClaim(kubernetes, namespace, name)).toBe(digest);
+  // One pod an import, however often somebody else decided.
+  expect(new Set(pods.names()).size).toBe(10);
+  expect(pods.names()).toHaveLength(10);
+}, 600_000);
+
+/** Whoever holds the lease ends at once. */
+async function killLeader(): Promise<void> {
+  const path = '/apis/coordination.k8s.io/v1/namespaces/cdi/leases/cdi-controller-leader-election-helper';
+  const { spec } = await kubernetes.ask<{ spec: { holderIdentity?: string } }>('GET', path);
+  if (spec.holderIdentity)
+    await kubernetes.kubectl([
+      'delete',
+      'pod',
+      spec.holderIdentity,
+      '-n',
+      'cdi',
+      '--grace-period=0',
+      '--force',
+      '--ignore-not-found',
+    ]);
+}
+
+/** Labels claims and DataVolumes all the time, so that whoever saw them a moment ago meets a conflict. How many writes there were. */
+async function writeBeside(namespace: Namespace, dvs: readonly Made[], signal: AbortSignal): Promise<number> {
+  let writes = 0;
+  for (let n = 0; !signal.aborted; n += 1) {
+    const { name } = dvs[n % dvs.length] ?? { name: '' };
+    const patch = { metadata: { labels: { turn: String(n) } } };
+    for (const path of [
+      namespace.path(`persistentvolumeclaims/${name}`),
+      namespace.path(`datavolumes/${name}`, 'cdi.kubevirt.io/v1beta1'),
+    ]) {
+      const done = await kubernetes.ask('PATCH', path, patch).then(
+        () => true,
+        () => false,
+      );
+      if (done) writes += 1;
+    }
+    await sleep(50);
+  }
+  return writes;
+}
