@@ -1,7 +1,7 @@
 // `npm test`: the tools, then the tests of the engine and of the TypeScript, then one line `N passed, N failed`.
 //
 //   npm test                    everything
-//   npm test -- rust|ts         one half
+//   npm test -- rust|ts|cluster one part
 import { spawn } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -61,14 +61,14 @@ async function testEngine() {
 }
 
 /** vitest under the Node of node_modules, whatever runs this script; its JSON report has the numbers. */
-async function testTypeScript() {
+async function testTypeScript(...args) {
   const directory = mkdtempSync(join(tmpdir(), 'diskferry-test-'));
   try {
     const own = join(root, 'node_modules', 'node', 'bin', 'node');
     const report = join(directory, 'report.json');
     const vitest = join(root, 'node_modules', 'vitest', 'vitest.mjs');
     const reporters = ['--reporter=default', '--reporter=json', `--outputFile.json=${report}`];
-    const code = await run(existsSync(own) ? own : process.execPath, [vitest, 'run', ...reporters]);
+    const code = await run(existsSync(own) ? own : process.execPath, [vitest, 'run', ...args, ...reporters]);
     if (!existsSync(report)) return counted({ passed: 0, failed: 0, skipped: 0 }, code);
     const { numPassedTests, numFailedTests, numPendingTests, numTodoTests, testResults } = JSON.parse(
       readFileSync(report, 'utf8'),
@@ -92,8 +92,11 @@ if (sentence) {
   process.exit(1);
 }
 const results = [];
-if (only !== 'ts') results.push(await testEngine());
-if (only !== 'rust') results.push(await testTypeScript());
+if (only === undefined || only === 'rust') results.push(await testEngine());
+if (only === undefined || only === 'ts') results.push(await testTypeScript());
+// Those of a cluster that are quick; `npm run cluster:test` runs the others, too.
+if (only === undefined || only === 'cluster')
+  results.push(await testTypeScript('--config', 'vitest.cluster.ts', '--exclude', '**/*.slow.test.ts'));
 const total = (key) => results.reduce((sum, result) => sum + result[key], 0);
 if (total('skipped') > 0) process.stdout.write(`\n${total('skipped')} skipped\n`);
 process.stdout.write(`\n${total('passed')} passed, ${total('failed')} failed\n`);

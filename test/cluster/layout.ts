@@ -100,6 +100,8 @@ export const places = ({ directory }: Layout) => ({
   images: join(directory, 'images'),
   /** Bytes of the volumes of the CSI driver, of all nodes. */
   volumes: join(directory, 'volumes'),
+  /** Images that examples import. */
+  site: join(directory, 'site'),
   nodes: join(directory, 'nodes'),
   kubeconfig: join(directory, 'kubeconfig'),
   kubectl: join(directory, 'kubectl'),

@@ -18,8 +18,8 @@ const MiB = 1024 * 1024;
 const SIZE = 1024 * MiB;
 /** Bytes that may be read again after each kill. */
 const AGAIN = 128 * MiB;
-/** Of the server, a second and connection: the import takes long enough to be killed five times. */
-const RATE = '2m';
+/** Bytes a second of each connection: the import takes long enough to be killed five times. */
+const RATE = 4 * MiB;
 let home: TempDir;
 let site: Nginx;
 let kubernetes: Cluster;
@@ -34,19 +34,13 @@ beforeAll(async () => {
   const hash = createHash('sha256');
   for await (const chunk of createReadStream(path)) hash.update(chunk as Buffer);
   digest = hash.digest('hex');
-  site = await nginx({ root: home.path, address: kubernetes.host, server: `limit_rate ${RATE};` });
+  site = await nginx({ root: home.path });
 }, 600_000);
 afterAll(async () => {
   await site?.[Symbol.asyncDispose]();
   await home?.[Symbol.asyncDispose]();
   await kubernetes?.[Symbol.asyncDispose]();
 });
-
-/** Bytes of bodies that were sent. */
-async function served(): Promise<number> {
-  const lines = await site.requests();
-  return lines.reduce((sum, line) => sum + Number(/ (\d+) \S+$/.exec(line)?.[1] ?? 0), 0);
-}
 
 const percentOf = async (dv: Made): Promise<number> => Number.parseFloat((await dv.now()).status?.progress ?? '0') || 0;
 
@@ -72,10 +66,10 @@ test.each(['Filesystem', 'Block'] as const)(
   'an import of 1 GiB into a volume of mode %s, killed four times',
   async (volumeMode) => {
     await using namespace = await kubernetes.namespace();
-    const before = await served();
+    await using line = await kubernetes.reachable(site.port, { rate: RATE });
     const dv = await dataVolume(kubernetes, namespace, 'killed', {
       spec: {
-        source: { http: { url: `http://${kubernetes.host}:${site.port}/disk.raw` } },
+        source: { http: { url: `http://${kubernetes.host}:${line.port}/disk.raw` } },
         pvc: {
           storageClassName: 'immediate',
           volumeMode,
@@ -123,7 +117,7 @@ test.each(['Filesystem', 'Block'] as const)(
     await dv.reaches('Succeeded', 300);
     expect(successor.pid).not.toBe(last.process.pid);
     expect(await digestOnClaim(kubernetes, namespace, 'killed', { bytes: SIZE })).toBe(digest);
-    const read = (await served()) - before;
+    const read = line.bytes;
     process.stdout.write(`${volumeMode}: ${Math.round(read / MiB)} MiB were sent of an image of ${SIZE / MiB} MiB\n`);
     expect(read).toBeLessThanOrEqual(SIZE + 3 * AGAIN);
   },

@@ -16,6 +16,9 @@ const CSI_SOCKET = `/var/lib/kubelet/plugins/${DRIVER}/csi.sock`;
 const ETCD = 'http://127.0.0.1:2379';
 const ETCD_PEER = 'http://127.0.0.1:2380';
 const DNS_PORT = 5353;
+const SITE_PORT = 8088;
+/** The Service of the images that examples name: `http://images.default.svc/`. */
+const SITE = { name: 'images', namespace: 'default' };
 
 /** By name, so that a step of the start says which it starts. `path` finds a program. */
 export function servicesOf(layout: Layout, node: Node, path: (program: string) => string): Record<string, Service> {
@@ -93,6 +96,7 @@ export function servicesOf(layout: Layout, node: Node, path: (program: string) =
     },
     { name: 'kube-proxy', program: 'kube-proxy', args: [`--config=${configured('proxy.json')}`, '--v=2'] },
     { name: 'coredns', program: 'coredns', args: ['-conf', configured('Corefile')] },
+    { name: 'site', program: 'nginx', args: ['-p', '/run', '-c', configured('nginx.conf')] },
     {
       name: 'csi-driver',
       program: 'csihostpath',
@@ -192,6 +196,19 @@ export function configurationOf(layout: Layout, node: Node): Record<string, stri
   cache 2
 }
 `,
+    'nginx.conf': `user root;
+daemon off;
+worker_processes 1;
+pid /run/nginx.pid;
+error_log stderr warn;
+events { worker_connections 256; }
+http {
+  access_log off;
+${['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map((name) => `  ${name}_temp_path /run/nginx-${name};`).join('\n')}
+  default_type application/octet-stream;
+  server { listen ${node.address}:${SITE_PORT}; root ${places(layout).site}; }
+}
+`,
   };
 }
 
@@ -227,24 +244,40 @@ disabled_plugins = ${JSON.stringify(disabled)}
 
 /** The Service of CoreDNS, which runs beside the pods of the first node and not as one. */
 export function dnsObjects(layout: Layout): object[] {
-  const metadata = { name: 'kube-dns', namespace: 'kube-system' };
   const ports = [
-    { name: 'dns', protocol: 'UDP' },
-    { name: 'dns-tcp', protocol: 'TCP' },
+    { name: 'dns', protocol: 'UDP', port: 53, targetPort: DNS_PORT },
+    { name: 'dns-tcp', protocol: 'TCP', port: 53, targetPort: DNS_PORT },
   ];
+  return serviceOf(layout, { name: 'kube-dns', namespace: 'kube-system' }, ports, { clusterIP: layout.dns });
+}
+
+/** Of the images that examples name. */
+export function siteObjects(layout: Layout): object[] {
+  return serviceOf(layout, SITE, [{ name: 'http', protocol: 'TCP', port: 80, targetPort: SITE_PORT }], {});
+}
+
+interface Port {
+  readonly name: string;
+  readonly protocol: string;
+  readonly port: number;
+  readonly targetPort: number;
+}
+
+/** A Service without pods: a program of the first node answers. */
+function serviceOf(
+  layout: Layout,
+  metadata: { readonly name: string; readonly namespace: string },
+  ports: readonly Port[],
+  more: object,
+): object[] {
   return [
-    {
-      apiVersion: 'v1',
-      kind: 'Service',
-      metadata,
-      spec: { clusterIP: layout.dns, ports: ports.map((port) => ({ ...port, port: 53, targetPort: DNS_PORT })) },
-    },
+    { apiVersion: 'v1', kind: 'Service', metadata, spec: { ...more, ports } },
     {
       apiVersion: 'discovery.k8s.io/v1',
       kind: 'EndpointSlice',
       metadata: { ...metadata, labels: { 'kubernetes.io/service-name': metadata.name } },
       addressType: 'IPv4',
-      ports: ports.map((port) => ({ ...port, port: DNS_PORT })),
+      ports: ports.map(({ name, protocol, targetPort }) => ({ name, protocol, port: targetPort })),
       endpoints: [{ addresses: [layout.nodes[0]?.address], conditions: { ready: true } }],
     },
   ];

@@ -1,4 +1,5 @@
 // `npm run cluster:up`: a real Kubernetes on this machine, from its programs.
+import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
@@ -14,7 +15,7 @@ import { clean, hierarchies } from './leftovers.ts';
 import { makeNetwork } from './network.ts';
 import { makeCertificates } from './pki.ts';
 import { alive, inside, logOf, processOf, startNode, startService, until } from './processes.ts';
-import { configurationOf, DRIVER, dnsObjects, servicesOf } from './services.ts';
+import { configurationOf, DRIVER, dnsObjects, servicesOf, siteObjects } from './services.ts';
 
 const HELP = `Starts a real Kubernetes on this machine, or says that it is up. As root.
 
@@ -96,10 +97,23 @@ const each = async (layout: Layout, work: (node: Node) => Promise<unknown>): Pro
   await Promise.all(layout.nodes.map(work));
 };
 
+/** An image for examples: a disk of 64 MiB, of which 8 are not zeros and the same everywhere. */
+async function makeExample(layout: Layout): Promise<void> {
+  const { site } = places(layout);
+  await mkdir(site, { recursive: true });
+  const disk = Buffer.alloc(64 * 2 ** 20);
+  for (let at = 0; at < disk.length / 8; at += 32) createHash('sha256').update(`${at}`).digest().copy(disk, at);
+  const [raw, image] = [join(site, 'example.raw'), join(site, 'example.qcow2')];
+  await writeFile(raw, disk);
+  await command('qemu-img', ['convert', '-f', 'raw', '-O', 'qcow2', raw, image]);
+  await writeFile(`${raw}.sha256`, `${createHash('sha256').update(disk).digest('hex')}  example.raw\n`);
+}
+
 async function prepare(layout: Layout): Promise<void> {
   const { volumes, kubectl, kubeconfig, up: record } = places(layout);
   await rm(record, { force: true });
   await mkdir(volumes, { recursive: true });
+  await makeExample(layout);
   await makeCertificates(layout);
   const script = `#!/bin/sh\nexec ${serverPath('kubectl')} --kubeconfig=${kubeconfig} "$@"\n`;
   await writeFile(kubectl, script, { mode: 0o755 });
@@ -173,7 +187,7 @@ async function startBase(layout: Layout, api: Api): Promise<void> {
 
 async function startRest(layout: Layout): Promise<void> {
   const start = starter(layout);
-  await start(firstOf(layout), 'kube-controller-manager', 'kube-scheduler', 'coredns');
+  await start(firstOf(layout), 'kube-controller-manager', 'kube-scheduler', 'coredns', 'site');
   await each(layout, async (node) => {
     await start(node, 'kubelet', 'kube-proxy', 'csi-driver');
     const enter = await inside(node);
@@ -234,7 +248,10 @@ async function startStorage(layout: Layout, api: Api): Promise<void> {
   await kubectl([...APPLY, ...from]);
   await kubectl(['wait', '--for=condition=Established', '--timeout=50s', ...from]);
   await kubectl([...APPLY, '-f', join(root, 'test/cluster/manifests')]);
-  await kubectl([...APPLY, '-f', '-'], JSON.stringify({ apiVersion: 'v1', kind: 'List', items: dnsObjects(layout) }));
+  await kubectl(
+    [...APPLY, '-f', '-'],
+    JSON.stringify({ apiVersion: 'v1', kind: 'List', items: [...dnsObjects(layout), ...siteObjects(layout)] }),
+  );
   const first = firstOf(layout);
   await starter(layout)(first, 'snapshot-controller', 'csi-provisioner', 'csi-snapshotter', 'csi-resizer');
   await awaits('DNS', 60, first, 'coredns', async () => {
