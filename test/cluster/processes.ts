@@ -94,6 +94,12 @@ export async function processOf(node: Node, service: string): Promise<number> {
   return child;
 }
 
+/** Signals a service. nsenter(1) stops with what it started (util-linux, fork_into_new_pidns), and has to go on with it, too. */
+export async function signalService(node: Node, service: string, signal: NodeJS.Signals): Promise<void> {
+  process.kill(await processOf(node, service), signal);
+  if (signal !== 'SIGSTOP') process.kill(Number(await readFile(recordOf(node, service), 'utf8')), 'SIGCONT');
+}
+
 /** How to run a command in the namespaces of a node: what to put before it. */
 export async function inside(node: Node): Promise<string[]> {
   return ['--target', String(await processOf(node, 'node')), ...NAMESPACES, '--'];

@@ -14,7 +14,7 @@ import { type Layout, layoutFrom, layoutOf, type Node, partsOf, places } from '.
 import { clean, hierarchies } from './leftovers.ts';
 import { makeNetwork } from './network.ts';
 import { makeCertificates } from './pki.ts';
-import { alive, inside, logOf, processOf, startNode, startService, until } from './processes.ts';
+import { alive, inside, logOf, processOf, signalService, startNode, startService, until } from './processes.ts';
 import { configurationOf, DRIVER, dnsObjects, servicesOf, siteObjects } from './services.ts';
 
 const HELP = `Starts a real Kubernetes on this machine, or says that it is up. As root.
@@ -153,7 +153,7 @@ function starter(layout: Layout): (node: Node, ...names: string[]) => Promise<vo
 /** Ends a service where it runs, and starts it. */
 export async function restartService(layout: Layout, node: Node, name: string): Promise<void> {
   const pid = await processOf(node, name).catch(() => undefined);
-  if (pid !== undefined) process.kill(pid, 'SIGKILL');
+  if (pid !== undefined) await signalService(node, name, 'SIGKILL');
   await until(`the end of ${name}`, 10, logOf(node, name), async () => pid === undefined || !alive(pid));
   await starter(layout)(node, name);
 }

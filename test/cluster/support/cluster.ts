@@ -2,7 +2,7 @@
 import { FaultProxy, type Faults } from '../../faults/proxy.ts';
 import { type Api, apiOf } from '../api.ts';
 import { type Layout, layoutFrom, layoutOf, type Node, nodesWanted } from '../layout.ts';
-import { processOf } from '../processes.ts';
+import { signalService } from '../processes.ts';
 import { kubectlOf, nodesUp, restartService, up } from '../up.ts';
 import { type Namespace, namespace } from './namespace.ts';
 
@@ -54,7 +54,7 @@ export async function cluster(wanted = layoutFrom(process.env, nodesWanted())): 
     service(name, node = layout.nodes[0]) {
       if (node === undefined) throw new Error('a cluster without nodes');
       return {
-        signal: async (signal) => void process.kill(await processOf(node, name), signal),
+        signal: (signal) => signalService(node, name, signal),
         restart: () => restartService(layout, node, name),
       };
     },
