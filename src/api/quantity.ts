@@ -16,6 +16,18 @@ const LONGEST = 64;
  * it has no spaces, and neither `KB` nor `K`.
  */
 export function parseQuantity(quantity: Quantity): bigint | undefined {
+  const bytes = exact(quantity);
+  if (bytes === undefined) return undefined;
+  if (bytes > MOST) return MOST;
+  return bytes < -MOST ? -MOST : bytes;
+}
+
+/** Whether a quantity is more than there can be, and would be taken for the most that there can. */
+export function isTooLarge(quantity: Quantity): boolean {
+  return (exact(quantity) ?? 0n) > MOST;
+}
+
+function exact(quantity: Quantity): bigint | undefined {
   const text = String(quantity);
   const match = text.length > LONGEST ? null : QUANTITY.exec(text);
   if (!match) return undefined;
@@ -24,8 +36,7 @@ export function parseQuantity(quantity: Quantity): bigint | undefined {
   const digits = BigInt(whole + part) * 1024n ** BigInt(binary ? BINARY.indexOf(binary) : 0);
   const shift = (decimal ? (DECIMAL[decimal] ?? 0) : Number(exponent ?? 0)) - part.length;
   const bytes = shifted(digits, shift);
-  const bounded = bytes > MOST ? MOST : bytes;
-  return sign === '-' ? -bounded : bounded;
+  return sign === '-' ? -bytes : bytes;
 }
 
 /** `digits` times ten to the power of `shift`, rounded up; far beyond MOST it is only certain to be more. */
