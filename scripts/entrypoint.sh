@@ -8,6 +8,7 @@ case "$(basename "$0") ${1-}" in
   'cdi-uploadserver '* | *' uploadserver') role=uploader/pod ;;
   'cdi-uploadproxy '* | *' uploadproxy') role=uploader/proxy ;;
   'cdi-controller '* | *' cdi-controller') role=controller ;;
+  'cdi-apiserver '* | *' cdi-apiserver') role=apiserver ;;
   *' ' | *' -'*)
     if [ -n "${IMPORTER_SOURCE-}" ]; then role=importer; elif [ -n "${UPLOAD_IMAGE_SIZE-}" ]; then role=uploader/pod
     elif [ -n "${APISERVER_PUBLIC_KEY-}" ]; then role=uploader/proxy; fi
@@ -16,6 +17,8 @@ esac
 case "${role-}" in
   # What is known of a cluster is old space: it is collected well below the 256 MiB of the pod.
   controller) exec "$home/node" --max-old-space-size=176 "$home/dist/$role/main.js" ;;
+  # As much less than its 192 MiB, of which reviews that are being read may take 56.
+  apiserver) exec "$home/node" --max-old-space-size=96 "$home/dist/$role/main.js" ;;
 esac
 if [ -n "${role-}" ]; then
   # As bin/diskferry.js has them (docs/adr/0003).

@@ -23,7 +23,7 @@ const ALLOWED = {
   cli: ['dataplane', 'oci', 'store', 'uploader'],
 };
 /** Controllers decide and pods carry: no file is opened and no native code loaded in these. */
-const WITHOUT_FILES = ['controller', 'kube', 'api', 'profile'];
+const WITHOUT_FILES = ['controller', 'apiserver', 'kube', 'api', 'profile'];
 /** The one exception: who a pod is, and whom it trusts, is told to it in files. */
 const PODS_OWN_FILES = 'src/kube/in-cluster.ts';
 /** The one file that loads the addon, and types it. */

@@ -1,3 +1,7 @@
+import type {
+  MutatingWebhookConfiguration,
+  ValidatingWebhookConfiguration,
+} from 'kubernetes-types/admissionregistration/v1.js';
 import type { TokenReview } from 'kubernetes-types/authentication/v1.js';
 import type { SubjectAccessReview } from 'kubernetes-types/authorization/v1.js';
 import type { Lease } from 'kubernetes-types/coordination/v1.js';
@@ -61,6 +65,21 @@ export const ACCESS_REVIEWS = kind<SubjectAccessReview>(
   'v1',
   'subjectaccessreviews',
   'SubjectAccessReview',
+  false,
+);
+const ADMISSION = 'admissionregistration.k8s.io';
+export const VALIDATING_WEBHOOKS = kind<ValidatingWebhookConfiguration>(
+  ADMISSION,
+  'v1',
+  'validatingwebhookconfigurations',
+  'ValidatingWebhookConfiguration',
+  false,
+);
+export const MUTATING_WEBHOOKS = kind<MutatingWebhookConfiguration>(
+  ADMISSION,
+  'v1',
+  'mutatingwebhookconfigurations',
+  'MutatingWebhookConfiguration',
   false,
 );
 export const STORAGE_CLASSES = kind<StorageClass>('storage.k8s.io', 'v1', 'storageclasses', 'StorageClass', false);

@@ -34,8 +34,8 @@ export interface Wanted {
 }
 
 const ALGORITHM = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' } as const;
-/** Clocks of others may be behind: certificates are valid from so many milliseconds ago. */
-const BEFORE = 5 * 60_000;
+/** Clocks of others may be behind: certificates are valid from so many milliseconds before they are made. */
+export const BEFORE = 5 * 60_000;
 
 /** An authority of its own: signs itself, and certificates for `duration` milliseconds. */
 export async function authority(commonName: string, duration: number, now = Date.now()): Promise<Pair> {

@@ -60,7 +60,7 @@ function signed(certificate: string, by: string): boolean {
 }
 
 /** Milliseconds since 1970 from and to which it is valid; nothing where it is none. */
-function validity(certificate: string): [from: number, to: number] {
+export function validity(certificate: string): [from: number, to: number] {
   try {
     const { validFrom, validTo } = new X509Certificate(certificate);
     return [Date.parse(validFrom), Date.parse(validTo)];

@@ -19,7 +19,7 @@ export class Answers implements AsyncDisposable {
 
   /** A string as the body is YAML. */
   async to(
-    method: 'GET' | 'POST' | 'PATCH',
+    method: 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE',
     path: string,
     body?: object | string,
     headers: Record<string, string> = {},
