@@ -3,6 +3,7 @@ import { spawn } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { type Nginx, nginx } from '../support/nginx.ts';
@@ -65,9 +66,7 @@ function podsSeen(namespace: Namespace): Disposable & { names(): string[] } {
   ];
   const run = (): ReturnType<typeof spawn> => {
     const child = spawn(places(kubernetes.layout).kubectl, args, { stdio: ['ignore', 'pipe', 'ignore'] });
-    child.stdout?.on('data', (chunk: Buffer) => {
-      for (const line of chunk.toString().split('\n')) if (line !== '') seen.add(line);
-    });
+    if (child.stdout) createInterface(child.stdout).on('line', (line) => seen.add(line));
     // kubectl ends with the API server.
     child.once('exit', () => {
       if (!ended) setTimeout(() => (watch = run()), 500);

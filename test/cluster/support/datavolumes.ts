@@ -1,5 +1,6 @@
 // DataVolumes as their users see them: made with kubectl's API, watched by kubectl.
 import { spawn } from 'node:child_process';
+import { createInterface } from 'node:readline';
 import type { PersistentVolumeClaim } from 'kubernetes-types/core/v1.js';
 import type { DataVolume } from '../../../src/api/datavolume.ts';
 import { places } from '../layout.ts';
@@ -46,8 +47,8 @@ export async function dataVolume(
   });
   const watch = spawn(places(cluster.layout).kubectl, args, { stdio: ['ignore', 'pipe', 'ignore'] });
   watch.unref();
-  watch.stdout.on('data', (chunk: Buffer) => {
-    for (const phase of chunk.toString().split('\n')) if (phase !== '' && seen.at(-1) !== phase) seen.push(phase);
+  createInterface(watch.stdout).on('line', (phase) => {
+    if (phase !== '' && seen.at(-1) !== phase) seen.push(phase);
   });
   const now = (): ReturnType<Made['now']> => cluster.ask('GET', path);
   const ended = (): void => void watch.kill('SIGKILL');
@@ -105,9 +106,7 @@ export function claimsSeen(cluster: Cluster, namespace: Namespace): { names(): r
   const args = ['get', 'pvc', '-n', namespace.name, '--watch', '-o', 'jsonpath={.metadata.name}{"\\n"}'];
   const watch = spawn(places(cluster.layout).kubectl, args, { stdio: ['ignore', 'pipe', 'ignore'] });
   const seen = new Set<string>();
-  watch.stdout.on('data', (chunk: Buffer) => {
-    for (const name of chunk.toString().split('\n')) if (name !== '') seen.add(name);
-  });
+  createInterface(watch.stdout).on('line', (name) => seen.add(name));
   return { names: () => [...seen], [Symbol.dispose]: () => void watch.kill('SIGKILL') };
 }
 
