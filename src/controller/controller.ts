@@ -87,7 +87,8 @@ export class Controller {
         if (found) this.#touched(found);
         else this.#add('dv', claim);
       }
-      if (!before || !after) this.#later('dv');
+      // One that is there now may be what a DataVolume without a claim waits for.
+      if (!before || !after) this.#claimless();
     });
     importSources.watch(({ before, after }) => {
       const key = keyOf((after ?? before) as never);
@@ -142,6 +143,11 @@ export class Controller {
     const target = targetOf(claim);
     const keys = target ? [`population ${target}`, `dv ${target}`] : [`dv ${keyOf(claim)}`];
     for (const key of keys) this.queue.addAfter(key, milliseconds);
+  }
+
+  /** DataVolumes that have no claim yet. */
+  #claimless(): void {
+    for (const dv of this.#world.dataVolumes.list()) if (!dv.status?.claimName) this.#add('dv', keyOf(dv));
   }
 
   /** Those that are not done: what they wait for may have come. */

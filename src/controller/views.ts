@@ -6,7 +6,7 @@ import type { DataVolume } from '../api/datavolume.ts';
 import { controllerOf, keyOf, type Stored } from '../api/meta.ts';
 import { resourceName } from '../api/names.ts';
 import { classFor, classOf, hasCsiDriver, waitsForConsumer } from '../profile/classes.ts';
-import { hasGate } from '../profile/config.ts';
+import { configOf, hasGate } from '../profile/config.ts';
 import { overheadOf } from '../profile/overhead.ts';
 import { type Rendered, renderClaim } from '../profile/render.ts';
 import { ofDataVolume } from '../profile/wanted.ts';
@@ -44,8 +44,9 @@ export class Views {
     this.#progress = progress;
   }
 
-  get config(): Stored<CdiConfig> | undefined {
-    return this.#world.configs.get(CONFIG);
+  /** As it is in effect, whether or not it is written already. */
+  get config(): CdiConfig {
+    return configOf(this.configuration());
   }
 
   get #classes(): readonly Stored<StorageClass>[] {
@@ -63,13 +64,7 @@ export class Views {
     const claim = world.claims.get(key);
     const prime = claim && world.claims.get(`${namespace}/${primeName(claim)}`);
     const source = world.importSources.get(`${namespace}/${importSourceName(uid)}`);
-    const wanted = ofDataVolume(dv, this.config);
-    const rendered: Rendered = renderClaim(wanted, {
-      storageClasses: this.#classes,
-      profiles: [...world.profiles.list()],
-      volumes: [...world.volumes.list()],
-      config: this.config,
-    });
+    const rendered = claim ? { spec: claim.spec } : this.#rendered(dv);
     const named = claim ? claim.spec.storageClassName : 'spec' in rendered ? rendered.spec.storageClassName : undefined;
     const storageClass = claim ? classOf(named, this.#classes) : classFor(named, this.#classes, dv.spec.contentType);
     const event = claim && this.#eventAbout(claim, now);
@@ -89,6 +84,16 @@ export class Views {
       ...(refused ? { refused } : {}),
       now,
     };
+  }
+
+  #rendered(dv: Stored<DataVolume>): Rendered {
+    const { profiles, volumes } = this.#world;
+    return renderClaim(ofDataVolume(dv, this.config), {
+      storageClasses: this.#classes,
+      profiles: [...profiles.list()],
+      volumes: [...volumes.list()],
+      config: this.config,
+    });
   }
 
   /** Undefined for a claim that is not to be filled by an import. */
@@ -165,7 +170,7 @@ export class Views {
 
   configuration(): ConfigSeen {
     const cdi = this.#first();
-    const cdiConfig = this.config;
+    const cdiConfig = this.#world.configs.get(CONFIG);
     return { ...(cdi ? { cdi } : {}), ...(cdiConfig ? { cdiConfig } : {}), storageClasses: this.#classes };
   }
 
