@@ -111,7 +111,7 @@ export class Views {
     const event = pod && world.eventAbout(world.podEvents, pod.metadata.uid);
     const turn = pod ? undefined : this.#turns().get(key);
     const scratch = world.claims.get(`${namespace}/${scratchName(claim)}`);
-    const scratchClass = this.config?.status?.scratchSpaceStorageClass || undefined;
+    const scratchClass = this.config.status?.scratchSpaceStorageClass || undefined;
     const block = claim.spec.volumeMode === 'Block';
     return {
       claim,
@@ -165,7 +165,7 @@ export class Views {
 
   /** The ConfigMap of the installation with the certificates of the proxy, where there is one. */
   get proxyAuthorities(): string | undefined {
-    return this.config?.status?.importProxy?.trustedCAProxy || undefined;
+    return this.config.status?.importProxy?.trustedCAProxy || undefined;
   }
 
   configuration(): ConfigSeen {
@@ -207,7 +207,7 @@ export class Views {
   }
 
   get workers(): WorkerSettings {
-    const { status = {}, spec = {} } = this.config ?? {};
+    const { status = {}, spec = {} } = this.config;
     const installation = this.#first();
     const { HTTPProxy = '', HTTPSProxy = '', noProxy = '' } = status.importProxy ?? {};
     return {
@@ -227,7 +227,7 @@ export class Views {
 
   #insecure(claim: Stored<PersistentVolumeClaim>): boolean {
     const host = hostOf(claim);
-    return this.config?.spec?.insecureRegistries?.some((one) => one === host) ?? false;
+    return this.config.spec?.insecureRegistries?.some((one) => one === host) ?? false;
   }
 
   #percent(claim: Stored<PersistentVolumeClaim> | undefined): string | undefined {
