@@ -56,7 +56,7 @@ function withoutClaim(seen: DataVolumeSeen): Decision[] {
   const populated = usesPopulator(seen);
   const marked = annotate(about(dv), { [ANNOTATION.usePopulator]: String(populated) });
   const size = requestOf(rendered.spec);
-  const peak = size === undefined ? undefined : peakInWords({ size, populator: populated });
+  const peak = size === undefined || size <= 0n ? undefined : peakInWords({ size, populator: populated });
   const made = [...marked, ...(populated ? importSource(seen) : []), ...create(seen, rendered.spec, populated)];
   if (refused) {
     const quota = refused.message.includes('exceeded quota');
