@@ -1,3 +1,4 @@
+import { STATUS_CODES } from 'node:http';
 import type { FerryError } from '../dataplane/errors.ts';
 import { concernsSource, type Job, JobError } from './job.ts';
 
@@ -56,11 +57,18 @@ export function failed(error: unknown, job: Job | undefined, scratch: boolean): 
     return { exit: 1, message: oneLine(`Unable to process data: failed to pull image: ${said}`) };
   }
   if (concernsSource(error as FerryError)) {
-    return { exit: 1, message: oneLine(`Unable to connect to ${job.kind} data source: ${said}`) };
+    return { exit: 1, message: oneLine(`Unable to connect to ${job.kind} data source: ${inStatus(job, said)}${said}`) };
   }
   if (code === 'NO_SPACE')
     return { exit: 1, message: oneLine(`Unable to process data: no space left on device: ${said}`) };
   return { exit: 1, message: oneLine(`Unable to process data: ${said}`) };
+}
+
+/** CDI's words for an answer of a web server that is no image, which clients look for. */
+function inStatus({ kind }: Job, said: string): string {
+  const status = kind === 'http' ? / answered ([45]\d\d)\b/.exec(said)?.[1] : undefined;
+  if (status === undefined) return '';
+  return `expected status code 200, got ${status}. Status: ${status} ${STATUS_CODES[status] ?? ''}: `;
 }
 
 function oneLine(text: string): string {
