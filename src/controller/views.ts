@@ -202,8 +202,9 @@ export class Views {
   /** The last that keeps a claim from being bound: a warning, or what has been going on for a while. */
   #eventAbout(claim: Stored<PersistentVolumeClaim>, now: string): Stored<Event> | undefined {
     const event = this.#world.eventAbout(this.#world.claimEvents, claim.metadata.uid);
-    const time = Date.parse(event?.lastTimestamp ?? event?.eventTime ?? now);
-    return event?.type === 'Warning' || Date.parse(now) - time >= LASTING ? event : undefined;
+    // It is told again and again while it goes on: since when, says the first time.
+    const since = Date.parse(event?.firstTimestamp ?? event?.eventTime ?? now);
+    return event?.type === 'Warning' || Date.parse(now) - since >= LASTING ? event : undefined;
   }
 
   get workers(): WorkerSettings {

@@ -190,13 +190,14 @@ function others(event: Stored<Event>): Stored<Event> | undefined {
 
 function shortened(event: Stored<Event>): Stored<Event> {
   const { name, namespace, uid, resourceVersion } = event.metadata;
-  const { involvedObject, reason, message, type, lastTimestamp, eventTime } = event;
+  const { involvedObject, reason, message, type, firstTimestamp, lastTimestamp, eventTime } = event;
   return {
     metadata: { ...{ name, uid, resourceVersion }, ...(namespace ? { namespace } : {}) },
     involvedObject,
     ...(reason ? { reason } : {}),
     ...(message ? { message } : {}),
     ...(type ? { type } : {}),
+    ...(firstTimestamp ? { firstTimestamp } : {}),
     ...(lastTimestamp ? { lastTimestamp } : {}),
     ...(eventTime ? { eventTime } : {}),
   };
