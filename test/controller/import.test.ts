@@ -55,7 +55,7 @@ test.each([
         waiting: { reason: 'CreateContainerConfigError', message: 'secret "keys" not found' },
       }),
     },
-    { reason: 'CreateContainerConfigError', message: 'secret "keys" not found' },
+    { reason: 'CreateContainerConfigError', message: 'secret "keys" not found: create it in namespace ns' },
   ],
   [
     'a pod that fits nowhere',
@@ -117,7 +117,7 @@ test('a volume that cannot be mounted is told by the event about the pod', () =>
   const event = { message: 'MountVolume.SetUp failed for volume "cdi-cert-vol": configmap "ca" not found' } as never;
   const status = { phase: 'Pending', containerStatuses: container({ waiting: { reason: 'ContainerCreating' } }) };
   const told = annotations(decideImport(importSeen({ pod: pod(status), event })));
-  expect(told[ANNOTATION.runningMessage]).toContain('configmap "ca" not found');
+  expect(told[ANNOTATION.runningMessage]).toContain('configmap "ca" not found: create it in namespace ns');
 });
 
 test('a pod that has done its work is told of, and then deleted', () => {

@@ -1,6 +1,7 @@
 import type { ContainerState, ContainerStatus, Event, Pod } from 'kubernetes-types/core/v1.js';
 import { ANNOTATION } from '../../api/claim.ts';
 import type { Stored } from '../../api/meta.ts';
+import { withRemedy } from './remedy.ts';
 
 /** What the importer leaves in its termination message (docs/importer.md). */
 export interface Ending {
@@ -66,7 +67,11 @@ export function runningOf(pod: Stored<Pod>, { event }: PodTrouble = {}): Told {
   const status = containerOf(pod);
   const state = status?.state;
   if (state?.running) return { status: 'true', reason: 'Pod is running', message: '' };
-  const not = (reason: string, message: string): Told => ({ status: 'false', reason, message: inWords(message) });
+  const not = (reason: string, message: string): Told => ({
+    status: 'false',
+    reason,
+    message: withRemedy(inWords(message), pod.metadata.namespace),
+  });
   const unscheduled = pod.status?.conditions?.find(({ type, status: is }) => type === 'PodScheduled' && is === 'False');
   if (unscheduled) return not('Unschedulable', `Importer pod cannot be scheduled: ${unscheduled.message ?? ''}`);
   if (state?.terminated) return ended(state.terminated);

@@ -9,6 +9,7 @@ import { CDI_GROUP, CLAIMS, IMPORT_SOURCES, VOLUMES } from '../../api/resource.t
 import { waitsForConsumer } from '../../profile/classes.ts';
 import { annotate, type Decision, type Refusal } from '../decision.ts';
 import { passedOn } from '../import-pod.ts';
+import { withRemedy } from './remedy.ts';
 import { annotationsOf } from './source.ts';
 
 /**
@@ -154,8 +155,10 @@ function beginning(seen: PopulationSeen): Decision[] {
   };
   if (refused) {
     const reason = refused.message.includes('exceeded quota') ? 'ErrExceededQuota' : 'ErrCreatingPVCPrime';
-    const told = annotate(about, unbound(reason, refused.message));
-    const event: Decision = { act: 'tell', about, type: 'Warning', reason, message: refused.message };
+    const remedy = reason === 'ErrExceededQuota' ? 'it begins when quota is free' : 'it is tried again';
+    const message = `${refused.message} (${remedy})`;
+    const told = annotate(about, unbound(reason, message));
+    const event: Decision = { act: 'tell', about, type: 'Warning', reason, message };
     return [...told, ...(told.length > 0 ? [event] : []), create, { act: 'again', seconds: AGAIN }];
   }
   return [
@@ -225,7 +228,7 @@ function filling(seen: PopulationSeen, prime: Stored<PersistentVolumeClaim>): De
   const told = annotate(about, {
     ...mirrored(prime),
     ...(pending
-      ? unbound('Pending', `[${prime.metadata.name}] : ${event.message ?? ''}`)
+      ? unbound('Pending', `[${prime.metadata.name}] : ${withRemedy(event.message ?? '', target.metadata.namespace)}`)
       : target.metadata.annotations?.[ANNOTATION.boundReason]
         ? BOUND
         : {}),

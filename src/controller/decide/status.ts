@@ -5,6 +5,7 @@ import { isControlledBy, type Stored } from '../../api/meta.ts';
 import { DATA_VOLUMES } from '../../api/resource.ts';
 import type { Decision } from '../decision.ts';
 import { conditionsOf, type Said } from './conditions.ts';
+import { withRemedy } from './remedy.ts';
 import type { DataVolumeSeen } from './seen.ts';
 
 /** What is to be said of a DataVolume. */
@@ -43,14 +44,14 @@ export function boundOf(seen: DataVolumeSeen, claim: Stored<PersistentVolumeClai
   }
 }
 
-function whyPending({ event, storageClass, claim }: DataVolumeSeen, phase: DataVolumePhase): string {
+function whyPending({ dv, event, storageClass, claim }: DataVolumeSeen, phase: DataVolumePhase): string {
   if (phase === 'WaitForFirstConsumer' || phase === 'PendingPopulation') {
     const of = storageClass ? `: storage class ${storageClass.metadata.name} ` : ': its storage class ';
     return `${of}waits for a pod that uses the claim; start one, or annotate the DataVolume with ${ANNOTATION.immediate}: "true"`;
   }
   // A claim with a source is left alone by its storage: that it waits is as it should be.
   if (claim?.spec.dataSourceRef && event?.type !== 'Warning') return '';
-  return event?.message ? `: ${event.message}` : '';
+  return event?.message ? `: ${withRemedy(event.message, dv.metadata.namespace)}` : '';
 }
 
 /** Whether its pod runs, as the claim says. */
