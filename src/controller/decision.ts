@@ -64,6 +64,13 @@ export function annotate(subject: Subject, wanted: Readonly<Record<string, strin
   return annotations ? [{ act: 'patch', subject, patch: { metadata: { annotations } } }] : [];
 }
 
+/** Gives labels to an object that has none of that name: those that it has stay. */
+export function label(subject: Subject, wanted: Readonly<Record<string, string>>): Decision[] {
+  const there = subject.object.metadata.labels ?? {};
+  const labels = Object.fromEntries(Object.entries(wanted).filter(([key]) => !Object.hasOwn(there, key)));
+  return Object.keys(labels).length === 0 ? [] : [{ act: 'patch', subject, patch: { metadata: { labels } } }];
+}
+
 type Json = unknown;
 
 /** The merge patch (RFC 7396) that makes `wanted` of what is there; undefined where nothing differs. */

@@ -65,6 +65,10 @@ test.concurrent.each(ROWS)(
       [`${CDI}storage.condition.running.reason`]: 'Completed',
       [`${CDI}storage.condition.running.message`]: 'Import Complete',
     });
+    // What a container image says of the machine that it is for.
+    expect(claim.metadata?.labels?.['instancetype.kubevirt.io/default-preference']).toBe(
+      kind === 'registry' ? 'fedora' : undefined,
+    );
     await rightBytes(row);
   },
   120_000,

@@ -120,6 +120,27 @@ test('a volume that cannot be mounted is told by the event about the pod', () =>
   expect(told[ANNOTATION.runningMessage]).toContain('configmap "ca" not found: create it in namespace ns');
 });
 
+test('what a container image says of its machine is on the claim before it is filled; what the claim has stays', () => {
+  const labels = {
+    'instancetype.kubevirt.io/default-preference': 'fedora',
+    'instancetype.kubevirt.io/default-instancetype': 'u1.medium',
+    'cdi.kubevirt.io/applystorageprofile': 'true',
+    'example.com/other': 'x',
+  };
+  const claim = importing();
+  claim.metadata.labels = { 'instancetype.kubevirt.io/default-instancetype': 'mine' };
+  const message = JSON.stringify({ ...JSON.parse(complete), labels });
+  const decisions = decideImport(importSeen({ claim, pod: pod(ended(0, message)) }));
+  expect(decisions[0]).toMatchObject({
+    act: 'patch',
+    patch: { metadata: { labels: { 'instancetype.kubevirt.io/default-preference': 'fedora' } } },
+  });
+  expect((decisions[0] as unknown as { patch: { metadata: { labels: object } } }).patch.metadata.labels).toEqual({
+    'instancetype.kubevirt.io/default-preference': 'fedora',
+  });
+  expect(annotations(decisions.slice(1))[ANNOTATION.podPhase]).toBe('Succeeded');
+});
+
 test('a pod that has done its work is told of, and then deleted', () => {
   const seen = importSeen({ pod: pod(ended(0, complete)) });
   expect(words(decideImport(seen))).toEqual([

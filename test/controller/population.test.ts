@@ -118,6 +118,13 @@ test('when the prime is full, the target gets its volume; then the prime goes', 
       patch: { spec: { claimRef: expect.objectContaining({ name: 'disk', uid: 'claim-uid' }) } },
     }),
   );
+  const labelled = {
+    ...full,
+    metadata: { ...full.metadata, labels: { 'instancetype.kubevirt.io/default': 'x', app: 'y' } },
+  };
+  expect(decidePopulation(seen({ prime: labelled, volume }))[0]).toEqual(
+    expect.objectContaining({ patch: { metadata: { labels: { 'instancetype.kubevirt.io/default': 'x' } } } }),
+  );
   const others = { ...volume, spec: { claimRef: { uid: 'claim-uid' } } };
   expect(words(decidePopulation(seen({ prime: full, volume: others })))).toEqual(['patch PersistentVolumeClaim']);
   const bound = target({ phase: 'Bound', spec: { volumeName: 'pv' } });

@@ -3,11 +3,11 @@ import { ANNOTATION } from '../../api/claim.ts';
 import { APP, LABEL } from '../../api/label.ts';
 import { isControlledBy, type Stored } from '../../api/meta.ts';
 import { CLAIMS, CONFIG_MAPS, PODS } from '../../api/resource.ts';
-import { annotate, type Decision, type Refusal } from '../decision.ts';
+import { annotate, type Decision, label, type Refusal } from '../decision.ts';
 import { type ImportPod, importPod, importPodName } from '../import-pod.ts';
 import { type ScratchSettings, scratchClaim, scratchName } from '../scratch-claim.ts';
 import type { Settings, WorkerSettings } from '../settings.ts';
-import { annotationsOfPod, endingOf, endOf, failureOf, isMismatch } from './pod-state.ts';
+import { annotationsOfPod, endingOf, endOf, failureOf, isMismatch, labelsOfImage } from './pod-state.ts';
 import { type Turn, waitsFor } from './turn.ts';
 
 /** What is seen of a claim that is to be filled by an import, whoever asked for it. */
@@ -119,6 +119,8 @@ function withPod(seen: ImportSeen, pod: Stored<Pod>): Decision[] {
     return [...annotate(subject(claim), again), remove(pod)];
   }
   return [
+    // Before it is said that all is there.
+    ...label(subject(claim), labelsOfImage(ending?.labels)),
     ...annotate(subject(claim), told),
     tell(claim, 'Normal', 'ImportSucceeded', 'Import Successful'),
     ...(retained(claim) ? [] : [remove(pod)]),

@@ -24,6 +24,12 @@ export function isMismatch(ending: Ending | undefined): boolean {
   return /checksum (validation failed|mismatch)/.test(ending?.message ?? '');
 }
 
+/** Of labels, those that an image may ask for: KubeVirt's instance types and preferences, but none that controllers go by. */
+export function labelsOfImage(labels: Readonly<Record<string, string>> | undefined): Record<string, string> {
+  const may = (key: string): boolean => /^([\w.-]+\.)?kubevirt\.io\//.test(key) && !key.startsWith('cdi.');
+  return Object.fromEntries(Object.entries(labels ?? {}).filter(([key]) => may(key)));
+}
+
 /** The JSON of a termination message; undefined for plain text. */
 export function endingOf(message: string | undefined): Ending | undefined {
   if (!message?.startsWith('{')) return undefined;

@@ -7,8 +7,9 @@ import { resourceName } from '../../api/names.ts';
 import type { VolumeImportSource } from '../../api/populators.ts';
 import { CDI_GROUP, CLAIMS, IMPORT_SOURCES, VOLUMES } from '../../api/resource.ts';
 import { waitsForConsumer } from '../../profile/classes.ts';
-import { annotate, type Decision, type Refusal } from '../decision.ts';
+import { annotate, type Decision, label, type Refusal } from '../decision.ts';
 import { passedOn } from '../import-pod.ts';
+import { labelsOfImage } from './pod-state.ts';
 import { withRemedy } from './remedy.ts';
 import { annotationsOf } from './source.ts';
 
@@ -237,7 +238,8 @@ function filling(seen: PopulationSeen, prime: Stored<PersistentVolumeClaim>): De
       ? '100.0%'
       : (progress ?? target.metadata.annotations?.[ANNOTATION.populatorProgress] ?? 'N/A'),
   });
-  return filled && volume ? [...told, ...handOver(target, prime, volume)] : told;
+  const labels = filled ? label(about, labelsOfImage(prime.metadata.labels)) : [];
+  return filled && volume ? [...labels, ...told, ...handOver(target, prime, volume)] : told;
 }
 
 /** The volume is told that it belongs to the target; Kubernetes binds it then, and the prime is lost. */

@@ -73,7 +73,9 @@ export async function servers(cluster: Cluster): Promise<Servers> {
   const [s3, gcs] = [stack.use(await s3Store()), stack.use(await gcsStore())];
   for (const store of [s3, gcs]) await store.put('disk.qcow2', image);
   const registry = stack.use(await startRegistry({ access: 'anyone' }));
-  await registry.push('vm/disk', 'latest', [{ content: image, mediaType: 'application/x-qcow2' }]);
+  await registry.push('vm/disk', 'latest', [{ content: image, mediaType: 'application/x-qcow2' }], {
+    config: { Env: ['PATH=/bin', 'INSTANCETYPE_KUBEVIRT_IO_DEFAULT_PREFERENCE=fedora'] },
+  });
   const images = stack.use(await imageService());
   const imagesAt = await reachable(images.port);
   const engine = stack.use(
