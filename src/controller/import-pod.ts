@@ -47,6 +47,9 @@ export function passedOn(annotations: Readonly<Record<string, string>> | undefin
   return Object.fromEntries(given.map((key) => [key, annotations?.[key] as string]));
 }
 
+/** Sources as annotations name them; what is another or none is a web server (CDI). */
+const SOURCES: readonly string[] = ['http', 's3', 'gcs', 'registry', 'imageio', 'vddk', 'none'];
+
 /** The pod that imports: CDI's contract (docs/importer.md), Pod Security `restricted`, nothing written but the claim. */
 export function importPod(wanted: ImportPod, settings: Settings, workers: WorkerSettings): Pod {
   const { claim, target } = wanted;
@@ -165,7 +168,7 @@ function environmentOf(
   { proxy }: WorkerSettings,
 ): EnvVar[] {
   const said = (key: string): string => annotations[key] ?? '';
-  const source = said(ANNOTATION.source) || 'http';
+  const source = SOURCES.includes(said(ANNOTATION.source)) ? said(ANNOTATION.source) : 'http';
   const secret = annotations[ANNOTATION.secret];
   const values: Record<string, string> = {
     IMPORTER_SOURCE: source,

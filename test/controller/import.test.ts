@@ -2,9 +2,9 @@ import type { Pod } from 'kubernetes-types/core/v1.js';
 import { expect, test } from 'vitest';
 import { ANNOTATION } from '../../src/api/claim.ts';
 import type { Stored } from '../../src/api/meta.ts';
-import { decideImport } from '../../src/controller/decide/import.ts';
+import { decideImport, isImport } from '../../src/controller/decide/import.ts';
 import { container, importing, importSeen, pod } from './objects.ts';
-import { annotations, words } from './words.ts';
+import { annotations, made, words } from './words.ts';
 
 const complete = JSON.stringify({
   scratchSpaceRequired: false,
@@ -20,6 +20,23 @@ test('makes the pod of a bound claim, and marks the claim with its name', () => 
   const decisions = decideImport(importSeen());
   expect(words(decisions)).toEqual(['patch PersistentVolumeClaim', 'create Pod importer-disk']);
   expect(annotations(decisions)).toEqual({ [ANNOTATION.importPod]: 'importer-disk', [ANNOTATION.podRestarts]: '0' });
+});
+
+test.each([
+  ['s3', 's3'],
+  ['none', 'none'],
+  ['glance', 'http'],
+  ['', 'http'],
+])('the source %o of a claim is %s to its pod', (source, expected) => {
+  const claim = importing({ annotations: { [ANNOTATION.source]: source, [ANNOTATION.endpoint]: 'http://x/disk' } });
+  const found = made<Pod>(decideImport(importSeen({ claim })), 'Pod');
+  expect(found?.spec?.containers[0]?.env).toContainEqual({ name: 'IMPORTER_SOURCE', value: expected });
+});
+
+test('a claim that others fill is none of ours', () => {
+  const claim = importing({ annotations: { [ANNOTATION.endpoint]: 'http://x/disk' } });
+  expect(isImport(claim)).toBe(true);
+  expect(isImport(importing({ annotations: { [ANNOTATION.externalPopulation]: 'true' } }))).toBe(false);
 });
 
 test('waits for a claim that is not bound, unless its pod may be the first consumer', () => {
