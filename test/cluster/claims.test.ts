@@ -61,20 +61,17 @@ const ownersOf = async (namespace: Namespace): Promise<(string | undefined)[]> =
   ((await claimOf(namespace, 'disk')).metadata?.ownerReferences ?? []).map(({ uid }) => uid);
 
 describe('a claim of the name is there before', () => {
-  test.concurrent('of somebody else: said, and not touched; when it is gone, the import begins', async () => {
+  test.concurrent('of somebody else: refused, and not touched; when it is gone, the import begins', async () => {
     await using namespace = await kubernetes.namespace();
     await written(namespace);
-    const dv = await dataVolume(kubernetes, namespace, 'disk', {
-      annotations: {},
-      spec: { source: http(), pvc: pvc() },
-    });
-    await dv.says(
-      'Bound',
-      /^False ErrResourceExists .*"disk" already exists .*delete it, give the DataVolume another name/,
-    );
+    const make = (): ReturnType<typeof dataVolume> =>
+      dataVolume(kubernetes, namespace, 'disk', { annotations: {}, spec: { source: http(), pvc: pvc() } });
+    await expect(make()).rejects.toThrow(/Destination PVC .*disk already exists/);
     expect(await ownersOf(namespace)).toEqual([]);
     expect(await word(namespace)).toBe('kept\n');
     await kubernetes.ask('DELETE', namespace.path('persistentvolumeclaims/disk'));
+    await until('it is gone', 60, async () => (await namespace.found('persistentvolumeclaims', 'disk')) === undefined);
+    const dv = await make();
     await dv.reaches('Succeeded');
     const digest = await digestOnClaim(kubernetes, namespace, 'disk', { bytes: SIZE });
     expect(`sha256:${digest}`).toBe(await sha256(at('disk.raw')));
