@@ -58,7 +58,9 @@ export class Controller {
   /** Progress of a pod has been read. */
   moved(claim: string): void {
     this.#add('dv', claim);
-    const target = targetOf(this.#world.claims.get(claim) as Stored<PersistentVolumeClaim>);
+    const found = this.#world.claims.get(claim);
+    // It may be gone by now.
+    const target = found && targetOf(found);
     if (target) this.#add('population', target);
   }
 
