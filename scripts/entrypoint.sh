@@ -17,8 +17,8 @@ esac
 case "${role-}" in
   # What is known of a cluster is old space: it is collected well below the 256 MiB of the pod.
   controller) exec "$home/node" --max-old-space-size=176 "$home/dist/$role/main.js" ;;
-  # As much less than its 192 MiB, of which reviews that are being read may take 56.
-  apiserver) exec "$home/node" --max-old-space-size=96 "$home/dist/$role/main.js" ;;
+  # Likewise of 256 MiB, of which 28 are of reviews that are being read, and as much again of their text.
+  apiserver) exec "$home/node" --max-old-space-size=112 --max-semi-space-size=4 "$home/dist/$role/main.js" ;;
 esac
 if [ -n "${role-}" ]; then
   # As bin/diskferry.js has them (docs/adr/0003).

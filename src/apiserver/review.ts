@@ -34,7 +34,7 @@ export class ReviewError extends Error {
 
 const VERSION = 'admission.k8s.io/v1';
 const KIND = 'AdmissionReview';
-/** Causes of a message, and characters of all: an object that is wrong everywhere is not told of at length. */
+/** Causes that are told: of an object that is wrong everywhere not all are. */
 const MOST = 10;
 
 /** The request in the body of a review. Throws ReviewError. */

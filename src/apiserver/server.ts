@@ -20,7 +20,7 @@ export interface ServerOptions {
 /** Bytes of a review: two objects, of which each request to an API server has at most 3 MiB, and what is around them. */
 const LONGEST = 7 * 2 ** 20;
 /** Bytes of all reviews that are read at a time. What comes beyond it comes again: API servers do so on Retry-After. */
-const BUDGET = 8 * LONGEST;
+const BUDGET = 4 * LONGEST;
 /** Connections at a time; an API server has one for each request that waits. */
 const CONNECTIONS = 1000;
 /** Milliseconds: CDI's for the head of a request, and what webhooks are waited for at most (Kubernetes, timeoutSeconds). */

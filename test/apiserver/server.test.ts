@@ -195,24 +195,24 @@ describe('a body', () => {
     judge = async () => ({ causes: [] });
     const whole = JSON.stringify(sized(6 * MIB));
     const slow = await Promise.all(
-      Array.from({ length: 9 }, () => sender(`content-length: ${Buffer.byteLength(whole)}`)),
+      Array.from({ length: 4 }, () => sender(`content-length: ${Buffer.byteLength(whole)}`)),
     );
     await expect
-      .poll(async () => (await to('/judge', JSON.stringify(sized(3 * MIB)))).status, { timeout: 5000 })
+      .poll(async () => (await to('/judge', JSON.stringify(sized(5 * MIB)))).status, { timeout: 5000 })
       .toBe(429);
-    const { status, headers } = await to('/judge', JSON.stringify(sized(3 * MIB)));
+    const { status, headers } = await to('/judge', JSON.stringify(sized(5 * MIB)));
     expect([status, headers['retry-after']]).toEqual([429, '1']);
     // Small ones, which most are, go on.
     expect((await to('/judge', asked())).status).toBe(200);
     for (const socket of slow) socket.write(whole);
     for (const socket of slow) expect(await statusOf(socket)).toContain('200');
     for (const socket of slow) socket.destroy();
-    expect((await to('/judge', sized(3 * MIB))).status).toBe(200);
+    expect((await to('/judge', sized(5 * MIB))).status).toBe(200);
   });
 
   test('of whoever goes away is forgotten', async () => {
     judge = async () => ({ causes: [] });
-    const gone = await Promise.all(Array.from({ length: 8 }, () => sender(`content-length: ${7 * MIB}`)));
+    const gone = await Promise.all(Array.from({ length: 4 }, () => sender(`content-length: ${7 * MIB}`)));
     await expect.poll(async () => (await to('/judge', asked())).status).toBe(429);
     for (const socket of gone) socket.destroy();
     await expect.poll(async () => (await to('/judge', sized(6 * MIB))).status).toBe(200);

@@ -14,6 +14,8 @@ import { freePort } from './nginx.ts';
 import { tempdir } from './tempdir.ts';
 
 const PROGRAM = fileURLToPath(new URL('../../dist/apiserver/main.js', import.meta.url));
+/** As scripts/entrypoint.sh has it. */
+const MEMORY = ['--max-old-space-size=112', '--max-semi-space-size=4'];
 const deploy = fileURLToPath(new URL('../../deploy', import.meta.url));
 export const SYSTEM = 'cdi';
 const ACCOUNT = 'cdi-apiserver';
@@ -111,7 +113,7 @@ export class AdmissionCluster implements AsyncDisposable {
       LISTEN_ADDRESS: '127.0.0.1',
       LISTEN_PORT: String(port),
     };
-    const child = spawn(process.execPath, [PROGRAM], { env, stdio: ['ignore', 'ignore', 'pipe'] });
+    const child = spawn(process.execPath, [...MEMORY, PROGRAM], { env, stdio: ['ignore', 'ignore', 'pipe'] });
     let log = '';
     child.stderr.on('data', (text: Buffer) => {
       log += text.toString();
