@@ -58,7 +58,7 @@ export const imports: Fields<ImportSource> = {
   s3: object<UrlSource>('An object that an S3 server has.', {
     certConfigMap,
     secretRef: text('A Secret in the same namespace with accessKeyId and secretKey.'),
-    url: required(text('Where the object is: s3:// or https://, host, bucket and key.')),
+    url: required(text('Where the object is: https:// or http://, host, bucket and key.')),
   }),
   vddk: object<VddkSource>("A disk of a VMware virtual machine, read with VMware's library.", {
     certConfigMap,
