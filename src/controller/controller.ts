@@ -204,7 +204,7 @@ export class Controller {
         };
       case 'import': {
         const certificates = await this.#certificatesFor(key);
-        return (refused) => this.#import(key, certificates, refused);
+        return (refused) => this.#import(key, now(), certificates, refused);
       }
       case 'population':
         return (refused) => {
@@ -224,7 +224,7 @@ export class Controller {
   /** Those of the proxy, for a pod that waits for them; once for each. */
   async #certificatesFor(key: string): Promise<Record<string, string> | undefined> {
     const claim = this.#world.claims.get(key);
-    const pod = claim && this.#views.import(claim)?.pod;
+    const pod = claim && this.#views.importPod(claim);
     const from = this.#views.proxyAuthorities;
     if (!pod || !from || pod.status?.phase !== 'Pending' || this.#copied.has(pod.metadata.uid)) return undefined;
     const found = await this.#kube.get(CONFIG_MAPS, this.#namespace, from);
@@ -234,11 +234,12 @@ export class Controller {
 
   #import(
     key: string,
+    now: string,
     certificates: Readonly<Record<string, string>> | undefined,
     refused: Refusal | undefined,
   ): readonly Decision[] {
     const claim = this.#world.claims.get(key);
-    const seen = claim && this.#views.import(claim, certificates, refused);
+    const seen = claim && this.#views.import(claim, now, certificates, refused);
     if (seen?.turn) this.#waiting.add(key);
     else this.#waiting.delete(key);
     return seen ? decideImport(seen) : [];

@@ -96,9 +96,15 @@ export class Views {
     });
   }
 
+  /** Of the name that a claim's import pod has. */
+  importPod(claim: Stored<PersistentVolumeClaim>): Stored<Pod> | undefined {
+    return this.#world.pods.get(`${claim.metadata.namespace}/${importPodName(claim)}`);
+  }
+
   /** Undefined for a claim that is not to be filled by an import. */
   import(
     claim: Stored<PersistentVolumeClaim>,
+    now: string,
     proxyCertificates?: Readonly<Record<string, string>>,
     refused?: Refusal,
   ): ImportSeen | undefined {
@@ -106,7 +112,7 @@ export class Views {
     const world = this.#world;
     const { namespace } = claim.metadata;
     const key = keyOf(claim);
-    const pod = world.pods.get(`${namespace}/${importPodName(claim)}`);
+    const pod = this.importPod(claim);
     const target = world.claims.get(targetOf(claim) ?? '') ?? claim;
     const event = pod && world.eventAbout(world.podEvents, pod.metadata.uid);
     const turn = pod ? undefined : this.#turns().get(key);
@@ -136,6 +142,7 @@ export class Views {
       },
       settings: this.#settings,
       workers: this.workers,
+      now,
     };
   }
 
@@ -232,7 +239,7 @@ export class Views {
   }
 
   #percent(claim: Stored<PersistentVolumeClaim> | undefined): string | undefined {
-    const pod = claim && this.#world.pods.get(`${claim.metadata.namespace}/${importPodName(claim)}`);
+    const pod = claim && this.importPod(claim);
     const percent = pod && this.#progress(pod.metadata.uid);
     return percent === undefined ? undefined : `${percent.toFixed(2)}%`;
   }
@@ -246,7 +253,7 @@ export class Views {
   #importOf(claim: Stored<PersistentVolumeClaim>): Import | undefined {
     if (!isImport(claim) || isOver(claim)) return undefined;
     const key = keyOf(claim);
-    const pod = this.#world.pods.get(`${claim.metadata.namespace}/${importPodName(claim)}`);
+    const pod = this.importPod(claim);
     const running = pod !== undefined || this.starting.has(key);
     if (!running && !wantsPod(claim, this.#mayConsumeFirst(claim))) return undefined;
     return {

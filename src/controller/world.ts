@@ -140,9 +140,9 @@ function claimsOf(pod: Stored<Pod>): string[] {
 /** Pods with claims, and of them what is looked at: a large cluster has many, and large ones. */
 function withClaims(pod: Stored<Pod>): Stored<Pod> | undefined {
   if (claimsOf(pod).length === 0) return undefined;
-  const { name, namespace, uid, resourceVersion, ownerReferences, annotations, labels, deletionTimestamp } =
-    pod.metadata;
-  const { phase, podIP, conditions, containerStatuses } = pod.status ?? {};
+  const { name, namespace, uid, resourceVersion, ownerReferences, annotations, labels } = pod.metadata;
+  const { creationTimestamp, deletionTimestamp } = pod.metadata;
+  const { phase, reason, message, podIP, conditions, containerStatuses } = pod.status ?? {};
   const ours = controllerOf(pod)?.kind === 'PersistentVolumeClaim';
   return {
     metadata: {
@@ -150,6 +150,7 @@ function withClaims(pod: Stored<Pod>): Stored<Pod> | undefined {
       ...(namespace ? { namespace } : {}),
       ...(ownerReferences ? { ownerReferences } : {}),
       ...(deletionTimestamp ? { deletionTimestamp } : {}),
+      ...(ours && creationTimestamp ? { creationTimestamp } : {}),
       ...(ours && labels ? { labels } : {}),
       ...(annotations ? { annotations: ours ? annotations : provisioning(annotations) } : {}),
     },
@@ -160,6 +161,8 @@ function withClaims(pod: Stored<Pod>): Stored<Pod> | undefined {
     },
     status: {
       ...(phase ? { phase } : {}),
+      ...(ours && reason ? { reason } : {}),
+      ...(ours && message ? { message } : {}),
       ...(ours && podIP ? { podIP } : {}),
       ...(ours && conditions ? { conditions } : {}),
       ...(ours && containerStatuses ? { containerStatuses } : {}),

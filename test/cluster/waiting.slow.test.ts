@@ -1,11 +1,13 @@
 // What keeps imports waiting that is everybody's: the default class, nodes, the importer's image, turns; and quota to the byte.
 import { join } from 'node:path';
+import type { Pod } from 'kubernetes-types/core/v1.js';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { bootableDisk, MiB, qcow2 } from '../support/images.ts';
 import { type Nginx, nginx } from '../support/nginx.ts';
 import { type TempDir, tempdir } from '../support/tempdir.ts';
 import { type Cluster, cluster } from './support/cluster.ts';
 import { dataVolume, type Made } from './support/datavolumes.ts';
+import { historyOf } from './support/history.ts';
 import { installation } from './support/installation.ts';
 import type { Namespace } from './support/namespace.ts';
 import { until } from './support/until.ts';
@@ -119,6 +121,26 @@ test.each([
   },
   120_000,
 );
+
+test('the node that was chosen for the claim is none where imports may run', async () => {
+  await using namespace = await kubernetes.namespace();
+  using pods = await historyOf<Pod>(kubernetes, namespace.path('pods'));
+  let dv: Made;
+  {
+    await using _configured = await installation(kubernetes, { workload: { nodeSelector: { images: 'here' } } });
+    dv = await dataVolume(kubernetes, namespace, 'disk', {
+      annotations: { 'volume.kubernetes.io/selected-node': 'node-1' },
+      spec: { source: http(), pvc: claimOf('wffc') },
+    });
+    await dv.says('Running', /^False NodeAffinity .*node affinity\/selector.*: spec\.workload of the CDI says/);
+    await new Promise((resolve) => setTimeout(resolve, 20_000));
+  }
+  // One every 15 seconds.
+  const made = new Set(pods.states.map(({ metadata }) => metadata?.uid));
+  expect(made.size).toBeGreaterThan(1);
+  expect(made.size).toBeLessThan(5);
+  await dv.reaches('Succeeded');
+}, 120_000);
 
 test('the image of the importer cannot be had', async () => {
   const deployment = '/apis/apps/v1/namespaces/cdi/deployments/cdi-deployment';

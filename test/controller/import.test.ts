@@ -233,6 +233,24 @@ test('a lost pod is replaced when it is gone, and not before', () => {
   expect(words(decideImport(importSeen({ pod: going })))).toEqual(['patch PersistentVolumeClaim']);
 });
 
+test('a pod that its node does not let in is told of, and followed by another after a while', () => {
+  const status = {
+    phase: 'Failed',
+    reason: 'OutOfcpu',
+    message: 'Pod was rejected: Node did not have enough resource',
+  };
+  const young = pod(status, { creationTimestamp: '2026-01-01T00:00:50Z' });
+  const decisions = decideImport(importSeen({ pod: young }));
+  expect(annotations(decisions)).toMatchObject({
+    [ANNOTATION.running]: 'false',
+    [ANNOTATION.runningReason]: 'OutOfcpu',
+    [ANNOTATION.runningMessage]: 'Pod was rejected: Node did not have enough resource',
+  });
+  expect(decisions.at(-1)).toEqual({ act: 'again', seconds: 5 });
+  const old = pod(status, { creationTimestamp: '2026-01-01T00:00:40Z' });
+  expect(words(decideImport(importSeen({ pod: old })))).toContain('delete Pod importer-disk');
+});
+
 test('the pod of a claim that is being deleted keeps it no longer', () => {
   const claim = importing();
   const going = { ...claim, metadata: { ...claim.metadata, deletionTimestamp: '2026-01-01T00:00:00Z' } };

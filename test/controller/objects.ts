@@ -112,6 +112,7 @@ export function importSeen(more: Partial<ImportSeen> = {}): ImportSeen {
       proxy: { http: '', https: '', none: '' },
       verbosity: 1,
     },
+    now: '2026-01-01T00:01:00Z',
     ...more,
   };
 }

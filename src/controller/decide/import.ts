@@ -34,6 +34,8 @@ export interface ImportSeen {
   readonly pods: Omit<ImportPod, 'claim' | 'target' | 'scratch'>;
   readonly settings: Settings;
   readonly workers: WorkerSettings;
+  /** RFC 3339. */
+  readonly now: string;
 }
 
 /** Whether a claim says what it is to be filled with. */
@@ -101,8 +103,8 @@ function withPod(seen: ImportSeen, pod: Stored<Pod>): Decision[] {
   const told = annotationsOfPod(pod, before, seen.event ? { event: seen.event } : {});
   const phase = pod.status?.phase;
   if (pod.metadata.deletionTimestamp) return annotate(subject(claim), told);
-  // Evicted, or its node is lost: a successor of the same name when it is gone.
-  if (phase === 'Failed') return [...annotate(subject(claim), told), remove(pod)];
+  // Evicted, its node lost, or not let in there: a successor of the same name when it is gone.
+  if (phase === 'Failed') return [...annotate(subject(claim), told), replace(seen, pod)];
   const waitedFor = [...scratchOf(seen, pod), ...certificatesOf(seen, pod)];
   // The scheduler changes the claim now; to change it too would send it back to the beginning.
   if (isBeingScheduled(pod)) return waitedFor;
@@ -131,6 +133,12 @@ function isBeingScheduled(pod: Stored<Pod>): boolean {
   const { phase, conditions = [], containerStatuses = [] } = pod.status ?? {};
   const tried = conditions.some(({ type }) => type === 'PodScheduled') || containerStatuses.length > 0;
   return phase === 'Pending' && !pod.spec.nodeName && !tried;
+}
+
+/** What a node does not let in it will not let in a moment later either: so that no pod follows the other in a rush. */
+function replace({ now }: ImportSeen, pod: Stored<Pod>): Decision {
+  const age = (Date.parse(now) - Date.parse(pod.metadata.creationTimestamp ?? '')) / 1000;
+  return age < AGAIN ? { act: 'again', seconds: Math.max(1, AGAIN - age) } : remove(pod);
 }
 
 function tell(

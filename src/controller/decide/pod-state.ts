@@ -78,6 +78,8 @@ export function runningOf(pod: Stored<Pod>, { event }: PodTrouble = {}): Told {
     reason,
     message: withRemedy(inWords(message), pod.metadata.namespace),
   });
+  // Evicted, or refused by the kubelet: its containers know nothing of it.
+  if (pod.status?.phase === 'Failed' && pod.status.reason) return not(pod.status.reason, pod.status.message ?? '');
   const unscheduled = pod.status?.conditions?.find(({ type, status: is }) => type === 'PodScheduled' && is === 'False');
   if (unscheduled) return not('Unschedulable', `Importer pod cannot be scheduled: ${unscheduled.message ?? ''}`);
   if (state?.terminated) return ended(state.terminated);
