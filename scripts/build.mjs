@@ -3,7 +3,7 @@
 //
 //   node scripts/build.mjs [native|ts]
 import { spawnSync } from 'node:child_process';
-import { chmodSync, copyFileSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
+import { chmodSync, copyFileSync, existsSync, mkdirSync, renameSync, rmSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -80,7 +80,6 @@ async function buildTypeScript() {
       js: "import { createRequire as __createRequire } from 'node:module'; const require = __createRequire(import.meta.url);",
     },
     chunkNames: 'cli/[name]-[hash]',
-    plugins: [polyfilled()],
   });
   await build({
     absWorkingDir: root,
@@ -100,20 +99,6 @@ async function buildTypeScript() {
   renameSync(out, old);
   renameSync(draft, out);
   rmSync(old, { recursive: true, force: true });
-}
-
-/**
- * tsyringe, of @peculiar/x509, wants reflect-metadata to have run. That one is CommonJS: it runs where it is imported, and of
- * pieces that programs share, tsyringe's comes before that of whoever imports both.
- */
-function polyfilled() {
-  return {
-    name: 'polyfilled',
-    setup: ({ onLoad }) =>
-      onLoad({ filter: /[\\/]tsyringe[\\/]dist[\\/]esm5[\\/]index\.js$/ }, ({ path }) => ({
-        contents: `import 'reflect-metadata';\n${readFileSync(path, 'utf8')}`,
-      })),
-  };
 }
 
 /** One sentence, and the end. */

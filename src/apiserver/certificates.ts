@@ -107,7 +107,7 @@ export class Certificates {
 
   /** Whom the API server can trust when it asks a webhook; nothing else of its configuration is ours to change. */
   async #tell(webhook: Webhook, trusted: string, signal: AbortSignal): Promise<void> {
-    const { kind, configuration, name, ignoredAtFirst } = webhook;
+    const { kind, configuration, name } = webhook;
     const found = await this.#kube.get(kind, undefined, configuration, signal);
     if (!found) {
       if (!this.#absent.has(configuration))
@@ -117,19 +117,11 @@ export class Certificates {
     }
     this.#absent.delete(configuration);
     const caBundle = Buffer.from(trusted).toString('base64');
-    const patch = (found.webhooks ?? []).flatMap((one, n) => {
-      if (one.name !== name) return [];
-      const at = `/webhooks/${n}`;
-      return [
-        ...(one.clientConfig.caBundle === caBundle
-          ? []
-          : [{ op: 'add', path: `${at}/clientConfig/caBundle`, value: caBundle }]),
-        // From now on it can be asked.
-        ...(ignoredAtFirst && one.failurePolicy !== 'Fail'
-          ? [{ op: 'add', path: `${at}/failurePolicy`, value: 'Fail' }]
-          : []),
-      ];
-    });
+    const patch = (found.webhooks ?? []).flatMap((one, n) =>
+      one.name !== name || one.clientConfig.caBundle === caBundle
+        ? []
+        : [{ op: 'add', path: `/webhooks/${n}/clientConfig/caBundle`, value: caBundle }],
+    );
     if (patch.length === 0) return;
     const { uid, resourceVersion } = found.metadata;
     await this.#kube.patch(kind, { name: configuration, uid, resourceVersion }, patch, { type: 'json', signal });

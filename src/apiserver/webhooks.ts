@@ -31,8 +31,8 @@ export interface Webhook {
   readonly operations: readonly ('CREATE' | 'UPDATE' | 'DELETE')[];
   /** Seconds. */
   readonly timeout: number;
-  /** Nothing is refused before the API server has been told whom it can trust. */
-  readonly ignoredAtFirst?: boolean;
+  /** Name → what must hold of the object for the API server to ask (CEL). */
+  readonly conditions?: Readonly<Record<string, string>>;
   readonly matchLabels?: Readonly<Record<string, string>>;
 }
 
@@ -83,8 +83,12 @@ export const WEBHOOKS: readonly Webhook[] = [
     resources: [CDIS],
     operations: ['DELETE'],
     timeout: 30,
-    // An installation that did not come up can be taken down again.
-    ignoredAtFirst: true,
+    // Nobody need answer where nothing is refused (isGuarded): an installation that did not come up can be taken down again.
+    // CDI ignores failures until there is a certificate; who applies the configuration once more would bring that back.
+    conditions: {
+      guarded: "oldObject.?spec.?uninstallStrategy.orValue('') == 'BlockUninstallIfWorkloadsExist'",
+      installed: "!(oldObject.?status.?phase.orValue('') in ['', 'Error'])",
+    },
   },
   {
     configuration: 'cdi-api-pvc-mutate',
@@ -107,7 +111,7 @@ const SERVICE_PORT = 443;
  * applies this again must not take it away.
  */
 export function configurationOf(webhook: Webhook, namespace: string): WebhookConfiguration {
-  const { configuration, kind, name, path, resources, operations, timeout, ignoredAtFirst, matchLabels } = webhook;
+  const { configuration, kind, name, path, resources, operations, timeout, conditions, matchLabels } = webhook;
   const rules: RuleWithOperations[] = resources.map(({ group, version, plural }) => ({
     apiGroups: [group],
     apiVersions: [version],
@@ -125,7 +129,10 @@ export function configurationOf(webhook: Webhook, namespace: string): WebhookCon
         clientConfig: { service: { namespace, name: SERVICE, path, port: SERVICE_PORT } },
         rules,
         ...(matchLabels ? { objectSelector: { matchLabels } } : {}),
-        failurePolicy: ignoredAtFirst ? 'Ignore' : 'Fail',
+        ...(conditions
+          ? { matchConditions: Object.entries(conditions).map(([name, expression]) => ({ name, expression })) }
+          : {}),
+        failurePolicy: 'Fail',
         // Also of an older version of the same object.
         matchPolicy: 'Equivalent',
         sideEffects: 'None',

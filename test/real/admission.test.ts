@@ -332,4 +332,21 @@ test('one that is to end answers until nobody asks it any more', { timeout: 60_0
   expect(count).toBeGreaterThan(10);
   expect(await program.ended).toBe(0);
   expect((await create(DATA_VOLUMES, wanted)).status).toBe(500);
+  // An installation that is guarded stays, also where nobody can look; another one goes.
+  const BLOCK = 'BlockUninstallIfWorkloadsExist';
+  for (const [spec, status, code] of [
+    [{ uninstallStrategy: BLOCK }, { phase: 'Deployed' }, 500],
+    [{ uninstallStrategy: BLOCK }, { phase: 'Error' }, 200],
+    [{ uninstallStrategy: BLOCK }, undefined, 200],
+    [{ uninstallStrategy: 'RemoveWorkloads' }, { phase: 'Deployed' }, 200],
+    [{}, { phase: 'Deployed' }, 200],
+  ] as const) {
+    await store(CDIS, { metadata: { name: 'cdi' }, spec, ...(status ? { status } : {}) });
+    const answer = await answers.to('DELETE', pathOf(CDIS, undefined, 'cdi'));
+    expect([spec, status, answer.status]).toEqual([spec, status, code]);
+    if (code === 500) {
+      await cluster.api.ask('PATCH', pathOf(CDIS, undefined, 'cdi'), { spec: { uninstallStrategy: null } });
+      await remove(CDIS, 'cdi');
+    }
+  }
 });

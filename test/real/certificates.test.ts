@@ -12,7 +12,7 @@ import { logTo } from '../../src/apiserver/log.ts';
 import { routesOf } from '../../src/apiserver/routes.ts';
 import { WebhookServer } from '../../src/apiserver/server.ts';
 import { Sight } from '../../src/apiserver/sight.ts';
-import { WEBHOOKS, type WebhookConfiguration } from '../../src/apiserver/webhooks.ts';
+import { configurationOf, WEBHOOKS, type WebhookConfiguration } from '../../src/apiserver/webhooks.ts';
 import { Kube } from '../../src/kube/client.ts';
 import type { Pair } from '../../src/pki/authority.ts';
 import { AdmissionCluster, SYSTEM } from '../support/admission-cluster.ts';
@@ -112,7 +112,6 @@ describe('with the webhooks registered', () => {
   test('each of them knows whom it can trust, and nothing else of them changes', async () => {
     const before = await configurations();
     expect(await bundles()).toEqual(WEBHOOKS.map(() => undefined));
-    expect(before.map(({ webhooks = [] }) => webhooks[0]?.failurePolicy)).toContain('Ignore');
     const renewing = certificates();
     await renewing.renew(signal);
     const trusted = await bundle();
@@ -122,13 +121,12 @@ describe('with the webhooks registered', () => {
       all.map(({ webhooks = [], metadata }) => ({
         name: metadata?.name,
         labels: metadata?.labels,
-        webhooks: webhooks.map(({ failurePolicy, clientConfig: { caBundle, ...client }, ...rest }) => ({
+        webhooks: webhooks.map(({ clientConfig: { caBundle, ...client }, ...rest }) => ({
           ...rest,
           client,
         })),
       }));
     expect(stripped(after)).toEqual(stripped(before));
-    expect(after.map(({ webhooks = [] }) => webhooks[0]?.failurePolicy)).toEqual(WEBHOOKS.map(() => 'Fail'));
     const versions = after.map(({ metadata }) => metadata?.resourceVersion);
     await renewing.renew(signal);
     expect((await configurations()).map(({ metadata }) => metadata?.resourceVersion)).toEqual(versions);
@@ -150,6 +148,24 @@ describe('with the webhooks registered', () => {
       expect.objectContaining({ namespaceSelector, clientConfig: ours?.clientConfig }),
     ]);
     await cluster.api.ask('PATCH', path, { webhooks: [ours] });
+  });
+
+  test('who applies them once more takes nothing away', async () => {
+    await certificates().renew(signal);
+    const trusted = await bundle();
+    const type = { 'content-type': 'application/apply-patch+yaml' };
+    for (const webhook of WEBHOOKS) {
+      const path = pathOf(webhook.kind as Resource<unknown>, undefined, webhook.configuration);
+      const text = JSON.stringify(configurationOf(webhook, SYSTEM));
+      for (const query of ['?fieldManager=kubectl&force=true', '?fieldManager=kubectl']) {
+        const applied = await answers.to('PATCH', path + query, text, type);
+        expect(applied.status, applied.text).toBe(200);
+      }
+    }
+    expect(await bundles()).toEqual(WEBHOOKS.map(() => trusted));
+    for (const { kind, configuration } of WEBHOOKS)
+      await answers.to('DELETE', pathOf(kind as Resource<unknown>, undefined, configuration));
+    await cluster.register();
   });
 
   test('everything is replaced again and again, and no request is refused', { timeout: 120_000 }, async () => {
