@@ -1,7 +1,7 @@
 import type { ObjectMeta } from 'kubernetes-types/meta/v1.js';
 import type { Stored, StoredMetadata } from '../api/meta.ts';
 import { apiVersionOf, pathOf, type Resource } from '../api/resource.ts';
-import { type ApiServer, Connection, LONGEST, type Question, TOO_LONG } from './connection.ts';
+import { type About, type ApiServer, type Asked, Connection, LONGEST, type Question, TOO_LONG } from './connection.ts';
 import { failureOf, KubeError } from './error.ts';
 import { lines } from './lines.ts';
 
@@ -83,6 +83,11 @@ export class Kube implements AsyncDisposable {
     this.#connection = new Connection(server);
   }
 
+  /** Told of each request that is answered, or not. */
+  set asked(asked: Asked) {
+    this.#connection.asked = asked;
+  }
+
   /** An object, undefined where there is none. */
   async get<T extends Written>(
     resource: Resource<T>,
@@ -91,7 +96,8 @@ export class Kube implements AsyncDisposable {
     signal?: AbortSignal,
   ): Promise<Stored<T> | undefined> {
     try {
-      return await this.#connection.ask({ method: 'GET', path: pathOf(resource, namespace, name), signal });
+      const path = pathOf(resource, namespace, name);
+      return await this.#connection.ask({ method: 'GET', path, signal, ...about('get', resource) });
     } catch (thrown) {
       if (isGone(thrown)) return undefined;
       throw thrown;
@@ -102,7 +108,7 @@ export class Kube implements AsyncDisposable {
   async create<T extends Written>(resource: Resource<T>, object: T, signal?: AbortSignal): Promise<Stored<T>> {
     const path = pathOf(resource, object.metadata?.namespace);
     const body = { ...object, apiVersion: apiVersionOf(resource), kind: resource.kind };
-    return this.#write({ method: 'POST', path, body, signal });
+    return this.#write({ method: 'POST', path, body, signal, ...about('create', resource) });
   }
 
   /** Changes an object or a part of it; what it is then. Conflict where it is another one of that name, or another version. */
@@ -119,7 +125,8 @@ export class Kube implements AsyncDisposable {
     const path = pathOf(resource, target.namespace, target.name, part);
     const body = type === 'json' ? tested(target, patch) : marked(target, patch);
     try {
-      return await this.#write({ method: 'PATCH', path, body, type: `application/${type}-patch+json`, signal });
+      const format = `application/${type}-patch+json`;
+      return await this.#write({ method: 'PATCH', path, body, type: format, signal, ...about('patch', resource) });
     } catch (thrown) {
       // Both another uid in a merge patch and a test that fails are answered as Invalid, as is an object that would be.
       if (!(thrown instanceof KubeError && thrown.status === 422) || uid === undefined) throw thrown;
@@ -169,7 +176,8 @@ export class Kube implements AsyncDisposable {
       propagationPolicy: propagation,
     };
     try {
-      await this.#write({ method: 'DELETE', path: pathOf(resource, namespace, name), body, signal });
+      const path = pathOf(resource, namespace, name);
+      await this.#write({ method: 'DELETE', path, body, signal, ...about('delete', resource) });
     } catch (thrown) {
       if (isGone(thrown)) return;
       if (!(thrown instanceof KubeError && thrown.status === 409) || uid === undefined) throw thrown;
@@ -191,7 +199,7 @@ export class Kube implements AsyncDisposable {
     const query = queryOf({ ...selectors(selection), limit, continue: next });
     const path = `${pathOf(resource, selection.namespace)}?${query}`;
     try {
-      const list = await this.#connection.ask<RawList<T>>({ method: 'GET', path, signal });
+      const list = await this.#connection.ask<RawList<T>>({ method: 'GET', path, signal, ...about('list', resource) });
       const { resourceVersion, continue: more } = list.metadata ?? {};
       if (!Array.isArray(list.items) || typeof resourceVersion !== 'string') {
         throw new KubeError(`the API server's list of ${resource.plural} has no items or no version`);
@@ -215,7 +223,7 @@ export class Kube implements AsyncDisposable {
   ): AsyncGenerator<Told<T>> {
     const options = { watch: true, allowWatchBookmarks: true, resourceVersion, timeoutSeconds };
     const path = `${pathOf(resource, selection.namespace)}?${queryOf({ ...selectors(selection), ...options })}`;
-    const chunks = this.#connection.follow({ method: 'GET', path, signal, idle }, opened);
+    const chunks = this.#connection.follow({ method: 'GET', path, signal, idle, ...about('watch', resource) }, opened);
     const tooLong = (): Error => new KubeError(`a line of a watch has more than ${LONGEST} bytes`);
     for await (const line of lines(chunks, LONGEST, tooLong)) yield told(line);
   }
@@ -227,6 +235,10 @@ export class Kube implements AsyncDisposable {
   [Symbol.asyncDispose](): Promise<void> {
     return this.#connection[Symbol.asyncDispose]();
   }
+}
+
+function about(verb: string, { plural }: Resource<unknown>): About {
+  return { verb, resource: plural };
 }
 
 interface RawList<T extends Written> {

@@ -13,7 +13,16 @@ export interface ApiServer {
   readonly key?: string;
 }
 
-export interface Question {
+/** What is asked for, in the words of rights: `get`, `list`, `watch`, `create`, `patch`, `delete`; of which kind, by its plural. */
+export interface About {
+  readonly verb: string;
+  readonly resource: string;
+}
+
+/** Told of each request that was sent: the status of HTTP that is answered, undefined for no answer. Must not throw. */
+export type Asked = (about: About, status: number | undefined) => void;
+
+export interface Question extends About {
   readonly method: 'GET' | 'POST' | 'PATCH' | 'DELETE';
   readonly path: string;
   readonly body?: unknown;
@@ -39,6 +48,7 @@ export class Connection implements AsyncDisposable {
   readonly #server: ApiServer;
   /** Those of earlier authorities end with their last request. */
   readonly #agents = new Set<Agent>();
+  asked: Asked | undefined;
   #latest: { readonly ca: string; readonly agent: Agent } | undefined;
   #closed = false;
 
@@ -74,6 +84,7 @@ export class Connection implements AsyncDisposable {
     const agent = await this.#agent();
     const authorization = token && `Bearer ${await token()}`;
     question.guard?.();
+    let status: number | undefined;
     try {
       const request = agent.request({
         origin: url,
@@ -91,11 +102,15 @@ export class Connection implements AsyncDisposable {
         signal: signal ?? null,
       });
       const answer = await unless(signal, request);
+      status = answer.statusCode;
       if (answer.statusCode < 300) return await take(answer);
       const after = answer.headers['retry-after'];
       throw refusal(answer.statusCode, await read(answer.body), typeof after === 'string' ? after : undefined);
     } catch (cause) {
       throw lost(cause, signal);
+    } finally {
+      // Not of one that nobody waited for any more.
+      if (status !== undefined || !signal?.aborted) this.asked?.(question, status);
     }
   }
 

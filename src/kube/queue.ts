@@ -33,6 +33,8 @@ export class Queue {
   readonly #later = new Map<string, Timer>();
   readonly #failures = new Map<string, number>();
   readonly #options: QueueOptions;
+  /** Times that a key was to be handled again since it failed. */
+  retries = 0;
   #run:
     | { readonly workers: number; readonly handle: (key: string) => Promise<void>; readonly ended: () => void }
     | undefined;
@@ -137,6 +139,7 @@ export class Queue {
     if (this.#closed) return;
     const failures = this.#failures.get(key) ?? 0;
     this.#failures.set(key, failures + 1);
+    this.retries += 1;
     const pause = error instanceof KubeError ? (error.retryAfter ?? 0) * 1000 : 0;
     const delay = pause + backoff(failures, DELAY);
     this.#options.failed?.(key, error, delay);

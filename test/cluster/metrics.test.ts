@@ -54,7 +54,7 @@ test('nobody without a token, nobody without the right, and the reader of metric
   expect(page).toContain('kubevirt_cdi_cr_ready 1');
   expect(page).toContain('diskferry_controller_leads 1');
   expect(page).toMatch(/kubevirt_cdi_storageprofile_info\{[^}]*storageclass="immediate"[^}]*\} 1/);
-  expect(page).toMatch(/diskferry_controller_lists\{kind="datavolumes"\} 1/);
+  expect(page).toMatch(/diskferry_controller_lists_total\{kind="datavolumes"\} 1/);
 });
 
 test('a deployment that is waited for, and an installation that is available', async () => {
