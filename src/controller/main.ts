@@ -38,6 +38,7 @@ try {
   let ready = false;
   await using _health = await serveHealth(HEALTH_PORT, { isReady: () => ready });
   const metrics = new Metrics(world);
+  kube.asked = metrics.asked;
   // Of its own: it answers also when this process does not act.
   await using asker = new Kube(server);
   await using _metrics = await serveMetrics(METRICS_PORT, asker, () => metrics.page());
