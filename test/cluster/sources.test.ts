@@ -83,18 +83,20 @@ function byDataVolume(populated: boolean) {
       spec: { source: asked.source, pvc: claimSpec() },
     });
     await dv.reaches('Succeeded');
-    const phases = history.steps(({ status }) => status?.phase || undefined);
+    const phases = await history.until('Succeeded', ({ status }) => status?.phase || undefined);
     const way = ['Pending', 'PVCBound', 'ImportScheduled', 'ImportInProgress', 'Succeeded'];
     // A claim may have its pod before anybody looks at it, and a blank disk is made before the kubelet says that its pod runs.
     const short = kind === 'blank' && !phases.includes('ImportInProgress');
     const skipped = [...(phases.includes('PVCBound') ? [] : ['PVCBound']), ...(short ? ['ImportInProgress'] : [])];
     expect(phases).toEqual(way.filter((phase) => !skipped.includes(phase)));
     if (populated) expect(phases).not.toContain('PVCBound');
-    const progress = history.steps(({ status }) => status?.progress);
+    const progress = await history.until('100.0%', ({ status }) => status?.progress);
     expect([progress[0], progress.at(-1)]).toEqual(['N/A', '100.0%']);
     expect(progress.slice(1, -1).filter((percent) => !/^\d{1,2}\.\d\d%$/.test(percent))).toEqual([]);
     // Until the end, nobody can use a disk that is half filled.
-    const bound = claims.steps(({ metadata, status }) => (metadata?.name === 'disk' ? status?.phase : undefined));
+    const bound = await claims.until('Bound', ({ metadata, status }) =>
+      metadata?.name === 'disk' ? status?.phase : undefined,
+    );
     expect(bound).toEqual(['Pending', 'Bound']);
     const { metadata, status } = await dv.now();
     expect(status).toMatchObject({ claimName: 'disk', restartCount: 0 });
@@ -223,7 +225,7 @@ async function byAnnotations({ asked, namespace, kind }: Row): Promise<Persisten
     spec: claimSpec(),
   });
   const claim = await bound(namespace);
-  const phases = claims.steps(({ metadata }) => metadata?.annotations?.[`${CDI}storage.pod.phase`]);
+  const phases = await claims.until('Succeeded', ({ metadata }) => metadata?.annotations?.[`${CDI}storage.pod.phase`]);
   expect(phases.filter((one) => kind !== 'blank' || one !== 'Running')).toEqual(
     kind === 'blank' ? ['Pending', 'Succeeded'] : ['Pending', 'Running', 'Succeeded'],
   );
