@@ -127,7 +127,12 @@ describe('a claim of the name is there before', () => {
       const volume = `${namespace.name}-volume`;
       await using _placed = await localVolume(kubernetes, volume);
       const claimRef = { namespace: namespace.name, name: 'disk' };
-      await kubernetes.ask('PATCH', `/api/v1/persistentvolumes/${volume}`, { spec: { claimRef } });
+      const reserved = `/api/v1/persistentvolumes/${volume}`;
+      await kubernetes.ask('PATCH', reserved, { spec: { claimRef } });
+      await until('the volume is there to be had', 15, async () => {
+        const { status } = await kubernetes.ask<{ status?: { phase?: string } }>('GET', reserved);
+        return status?.phase === 'Available';
+      });
       using claims = await historyOf<PersistentVolumeClaim>(kubernetes, namespace.path('persistentvolumeclaims'));
       const dv = await dataVolume(kubernetes, namespace, 'disk', {
         annotations: { ...annotations, [`${CDI}storage.checkStaticVolume`]: '' },
