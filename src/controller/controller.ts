@@ -227,9 +227,7 @@ export class Controller {
     const pod = claim && this.#views.importPod(claim);
     const from = this.#views.proxyAuthorities;
     if (!pod || !from || pod.status?.phase !== 'Pending' || this.#copied.has(pod.metadata.uid)) return undefined;
-    const found = await this.#kube.get(CONFIG_MAPS, this.#namespace, from);
-    this.#copied.add(pod.metadata.uid);
-    return found?.data;
+    return (await this.#kube.get(CONFIG_MAPS, this.#namespace, from))?.data;
   }
 
   #import(
@@ -259,6 +257,10 @@ export class Controller {
         carried = await this.#actor.carryOut(decisions);
       }
       if (!carried.refused) this.#refused.delete(text);
+      // Not where it failed: what has the name goes with the pod before, and then it is made.
+      for (const one of carried.refused ? [] : decisions)
+        if (one.act === 'create' && one.resource === CONFIG_MAPS && one.owner)
+          this.#copied.add(one.owner.object.metadata.uid);
       const again = decisions.find((one) => one.act === 'again')?.seconds;
       if (carried.refused || carried.again !== undefined)
         this.queue.addAfter(text, (carried.again ?? again ?? 15) * 1000);

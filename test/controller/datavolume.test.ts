@@ -80,10 +80,11 @@ test('its user decides between the two', () => {
 });
 
 test('labels and annotations go to the claim, but what is said only after success', () => {
-  const dv = dataVolume(HTTP, { mine: 'a', [ANNOTATION.populatedFor]: 'disk' });
+  const dv = dataVolume(HTTP, { mine: 'a', [ANNOTATION.populatedFor]: 'disk', [ANNOTATION.podPhase]: 'Succeeded' });
   const wanted = made<PersistentVolumeClaim>(decideDataVolume(seen({ dv })), 'PersistentVolumeClaim');
   expect(wanted?.metadata?.annotations).toMatchObject({ mine: 'a' });
   expect(wanted?.metadata?.annotations).not.toHaveProperty(ANNOTATION.populatedFor);
+  expect(wanted?.metadata?.annotations?.[ANNOTATION.podPhase]).toBeUndefined();
 });
 
 test('a claim that cannot be made says why, and nothing is made', () => {

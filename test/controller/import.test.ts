@@ -281,11 +281,28 @@ test('the certificates of a proxy are copied for a pod that waits for them', () 
   expect(JSON.stringify(made)).toContain('"configMap":{"name":"import-proxy-cm-disk"}');
   const waiting = pod({ phase: 'Pending', conditions: [{ type: 'PodScheduled', status: 'True' }] });
   const proxyCertificates = { 'ca.crt': 'PEM' };
-  expect(words(decideImport(importSeen({ pods, pod: waiting, proxyCertificates })))[0]).toBe(
+  expect(words(decideImport(importSeen({ pods, pod: waiting, proxyCertificates }))).at(-1)).toBe(
     'create ConfigMap import-proxy-cm-disk',
   );
 });
 
 test('nothing is said on a claim while the scheduler is at it', () => {
   expect(decideImport(importSeen({ pod: pod({ phase: 'Pending' }) }))).toEqual([]);
+});
+
+test.each([
+  ['asked for scratch space', JSON.stringify({ scratchSpaceRequired: true, message: 'Import Complete' }), 'Pending'],
+  ['found another checksum', JSON.stringify({ message: 'checksum mismatch: expected a, calculated b' }), 'Failed'],
+  ['said nothing', '', 'Failed'],
+])('a pod that %s and is going has filled nothing', (_, message, phase) => {
+  const going = pod(ended(0, message), { deletionTimestamp: '2026-01-01T00:00:00Z' });
+  expect(annotations(decideImport(importSeen({ pod: going })))[ANNOTATION.podPhase]).toBe(phase);
+});
+
+test('scratch space that is there before the pod is not written over', () => {
+  const claim = importing({ annotations: { [ANNOTATION.requiresScratch]: 'true' } });
+  const scratch = importing({ name: 'disk-scratch' });
+  const decisions = decideImport(importSeen({ claim, scratch }));
+  expect(words(decisions)).toEqual(['patch PersistentVolumeClaim', 'again']);
+  expect(annotations(decisions)[ANNOTATION.runningReason]).toBe('ScratchNameTaken');
 });

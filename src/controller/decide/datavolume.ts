@@ -16,8 +16,14 @@ import { annotationsOf, importedFrom } from './source.ts';
 import { boundOf, type Outcome, runningOf, statusOf } from './status.ts';
 
 const AGAIN = 15;
-/** What kubectl remembers of the DataVolume is not true of the claim. */
-const KUBECTL = 'kubectl.kubernetes.io/last-applied-configuration';
+/** Of a DataVolume's annotations, those that would say of the claim what has not happened to it: that it is filled, above all. */
+const NOT_GIVEN: ReadonlySet<string> = new Set([
+  'kubectl.kubernetes.io/last-applied-configuration',
+  ANNOTATION.populatedFor,
+  ANNOTATION.podPhase,
+  ANNOTATION.fatalError,
+  ANNOTATION.requiresScratch,
+]);
 
 /** What is to be done for a DataVolume: its claim, what that is filled from, and its status. */
 export function decideDataVolume(seen: DataVolumeSeen): Decision[] {
@@ -106,7 +112,9 @@ function ownerOf(dv: Stored<DataVolume>) {
 function create(seen: DataVolumeSeen, spec: PersistentVolumeClaim['spec'], populated: boolean): Decision[] {
   const { dv, reserved, gates } = seen;
   const isStatic = reserved.length > 0 && dv.metadata.annotations?.[ANNOTATION.checkStaticVolume] !== undefined;
-  const { [ANNOTATION.populatedFor]: _after, [KUBECTL]: _applied, ...given } = dv.metadata.annotations ?? {};
+  const given = Object.fromEntries(
+    Object.entries(dv.metadata.annotations ?? {}).filter(([key]) => !NOT_GIVEN.has(key)),
+  );
   const { priorityClassName, serviceAccountName, contentType, preallocation, source = {} } = dv.spec;
   const wanted = {
     source,

@@ -102,27 +102,39 @@ function withPod(seen: ImportSeen, pod: Stored<Pod>): Decision[] {
   const before = claim.metadata.annotations;
   const told = annotationsOfPod(pod, before, seen.event ? { event: seen.event } : {});
   const phase = pod.status?.phase;
+  // Before it is looked whether it is going: one that ended with 0 may have asked for scratch space, or found another checksum.
+  if (phase === 'Succeeded') return ended(seen, pod, told);
   if (pod.metadata.deletionTimestamp) return annotate(subject(claim), told);
   // Evicted, its node lost, or not let in there: a successor of the same name when it is gone.
   if (phase === 'Failed') return [...annotate(subject(claim), told), replace(seen, pod)];
-  const waitedFor = [...scratchOf(seen, pod), ...certificatesOf(seen, pod)];
   // The scheduler changes the claim now; to change it too would send it back to the beginning.
-  if (isBeingScheduled(pod)) return waitedFor;
-  if (phase !== 'Succeeded') return [...waitedFor, ...annotate(subject(claim), told), ...failures(seen, pod)];
+  const state = isBeingScheduled(pod) ? [] : [...annotate(subject(claim), told), ...failures(seen, pod)];
+  // Last: what is there already under the name, of a pod before, keeps nothing else from being told.
+  return [...state, ...scratchOf(seen, pod), ...certificatesOf(seen, pod)];
+}
+
+function ended(seen: ImportSeen, pod: Stored<Pod>, told: Record<string, string | null>): Decision[] {
+  const { claim } = seen;
   const ending = endingOf(endOf(pod)?.message);
+  // Only one that says that all is there has filled the volume.
+  if (!ending) {
+    const message = 'the importer ended without saying how: it is tried again';
+    const lost = { ...told, ...notRunning('Error', message), [ANNOTATION.podPhase]: 'Failed' };
+    return [...annotate(subject(claim), lost), replace(seen, pod)];
+  }
   if (isMismatch(ending)) {
     return [
       ...annotate(subject(claim), { ...told, [ANNOTATION.podPhase]: 'Failed', [ANNOTATION.fatalError]: 'true' }),
-      tell(claim, 'Warning', 'ErrImportFailed', ending?.message ?? ''),
+      tell(claim, 'Warning', 'ErrImportFailed', ending.message ?? ''),
     ];
   }
-  if (ending?.scratchSpaceRequired) {
+  if (ending.scratchSpaceRequired) {
     const again = { ...told, [ANNOTATION.podPhase]: 'Pending', [ANNOTATION.requiresScratch]: 'true' };
     return [...annotate(subject(claim), again), remove(pod)];
   }
   return [
     // Before it is said that all is there.
-    ...label(subject(claim), labelsOfImage(ending?.labels)),
+    ...label(subject(claim), labelsOfImage(ending.labels)),
     ...annotate(subject(claim), told),
     tell(claim, 'Normal', 'ImportSucceeded', 'Import Successful'),
     ...(retained(claim) ? [] : [remove(pod)]),
@@ -175,6 +187,11 @@ function withoutPod(seen: ImportSeen): Decision[] {
     return [...state, ...(state.length > 0 ? [tell(claim, 'Warning', 'ImportTargetInUse', message)] : [])];
   }
   if (turn) return annotate(subject(claim), notRunning('Queued', waitsFor(turn)));
+  // Of a pod before, with which it goes, or somebody else's: a pod would write over it.
+  if (needsScratch(claim) && seen.scratch) {
+    const message = `the claim ${scratchName(claim)} is there already: it goes with the pod that had it, or else delete it`;
+    return [...annotate(subject(claim), notRunning('ScratchNameTaken', message)), { act: 'again', seconds: 2 }];
+  }
   const wanted: ImportPod = {
     claim,
     target,
