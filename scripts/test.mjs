@@ -1,12 +1,14 @@
-// `npm test`: the tools, then the tests of the engine and of the TypeScript, then one line `N passed, N failed`.
+// `npm test`: the tools, then the tests of the engine, of the TypeScript and of a cluster, then what failed, by name, and
+// one line `N passed, N failed`.
 //
 //   npm test                    everything
 //   npm test -- rust|ts|cluster one part
 import { spawn } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { stripVTControlCharacters } from 'node:util';
 import { environment, provide } from './toolchain.mjs';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
@@ -35,8 +37,14 @@ function run(program, args, onLine = () => undefined) {
 }
 
 /** A runner that failed without naming a test, because something did not compile, counts as one failure. */
-function counted({ passed, failed, skipped }, code) {
-  return { passed, failed: code !== 0 && failed === 0 ? 1 : failed, skipped };
+function counted({ passed, failed, skipped, failures }, code) {
+  if (code === 0 || failed > 0) return { passed, failed, skipped, failures };
+  return {
+    passed,
+    failed: 1,
+    skipped,
+    failures: ['a runner ended with an error and named no test: its output is above'],
+  };
 }
 
 /**
@@ -44,12 +52,14 @@ function counted({ passed, failed, skipped }, code) {
  * it links against symbols that only a running Node has.
  */
 async function testEngine() {
-  const sum = { passed: 0, failed: 0, skipped: 0 };
+  const sum = { passed: 0, failed: 0, skipped: 0, failures: [] };
   const manifest = join('native', 'Cargo.toml');
   const code = await run(
     'cargo',
     ['test', '--manifest-path', manifest, '--workspace', '--exclude', 'diskferry-addon', '--no-fail-fast'],
     (line) => {
+      const failure = /^test (.+) \.\.\. FAILED$/.exec(line);
+      if (failure) sum.failures.push(`engine: ${failure[1]}`);
       const found = /^test result: \w+\. (\d+) passed; (\d+) failed; (\d+) ignored/.exec(line);
       if (!found) return;
       sum.passed += Number(found[1]);
@@ -58,6 +68,25 @@ async function testEngine() {
     },
   );
   return counted(sum, code);
+}
+
+/** What failed, by file and name, with the first lines of its message. */
+function failuresOf(files) {
+  const said = (file, name, message) =>
+    [
+      `${relative(root, file)}: ${name}`,
+      ...stripVTControlCharacters(message ?? '')
+        .split('\n')
+        .slice(0, 8),
+    ].join('\n    ');
+  return files.flatMap((file) => [
+    ...(file.status === 'failed' && file.assertionResults.length === 0
+      ? [said(file.name, 'cannot be loaded', file.message)]
+      : []),
+    ...file.assertionResults
+      .filter((test) => test.status === 'failed')
+      .map((test) => said(file.name, test.fullName, test.failureMessages.join('\n'))),
+  ]);
 }
 
 /** vitest under the Node of node_modules, whatever runs this script; its JSON report has the numbers. */
@@ -69,18 +98,16 @@ async function testTypeScript(...args) {
     const vitest = join(root, 'node_modules', 'vitest', 'vitest.mjs');
     const reporters = ['--reporter=default', '--reporter=json', `--outputFile.json=${report}`];
     const code = await run(existsSync(own) ? own : process.execPath, [vitest, 'run', ...args, ...reporters]);
-    if (!existsSync(report)) return counted({ passed: 0, failed: 0, skipped: 0 }, code);
+    if (!existsSync(report)) return counted({ passed: 0, failed: 0, skipped: 0, failures: [] }, code);
     const { numPassedTests, numFailedTests, numPendingTests, numTodoTests, testResults } = JSON.parse(
       readFileSync(report, 'utf8'),
     );
     // A file that could not be loaded has no tests to fail.
-    const unloaded = testResults.filter(
-      (file) => file.status === 'failed' && file.assertionResults.length === 0,
-    ).length;
-    return counted(
-      { passed: numPassedTests, failed: numFailedTests + unloaded, skipped: numPendingTests + numTodoTests },
-      code,
-    );
+    const unloaded = testResults.filter((file) => file.status === 'failed' && file.assertionResults.length === 0);
+    const passed = numPassedTests;
+    const failed = numFailedTests + unloaded.length;
+    const skipped = numPendingTests + numTodoTests;
+    return counted({ passed, failed, skipped, failures: failuresOf(testResults) }, code);
   } finally {
     rmSync(directory, { recursive: true, force: true });
   }
@@ -99,5 +126,7 @@ if (only === undefined || only === 'cluster')
   results.push(await testTypeScript('--config', 'vitest.cluster.ts', '--exclude', '**/*.slow.test.ts'));
 const total = (key) => results.reduce((sum, result) => sum + result[key], 0);
 if (total('skipped') > 0) process.stdout.write(`\n${total('skipped')} skipped\n`);
+// Again at the end: of a long run, the end is what is kept.
+for (const failure of results.flatMap((result) => result.failures)) process.stdout.write(`\nFAILED ${failure}\n`);
 process.stdout.write(`\n${total('passed')} passed, ${total('failed')} failed\n`);
 process.exitCode = total('failed') > 0 || total('passed') === 0 ? 1 : 0;
