@@ -1,16 +1,19 @@
 // What else an import is told: a checksum, all of the room at once, files instead of a disk, where and how its pod runs.
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { Pod } from 'kubernetes-types/core/v1.js';
+import type { PersistentVolumeClaim, Pod } from 'kubernetes-types/core/v1.js';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { bootableDisk, MiB, qcow2, run, sha256 } from '../support/images.ts';
 import { type Nginx, nginx } from '../support/nginx.ts';
+import { startSquid } from '../support/squid.ts';
 import { type TempDir, tempdir } from '../support/tempdir.ts';
+import { authority } from '../support/tls.ts';
 import { type Cluster, cluster } from './support/cluster.ts';
 import { claimOf, dataVolume, eventsOf } from './support/datavolumes.ts';
 import { type History, historyOf } from './support/history.ts';
 import { installation } from './support/installation.ts';
 import { type Namespace, script } from './support/namespace.ts';
+import { configMap } from './support/servers.ts';
 import { until } from './support/until.ts';
 import { digestOnClaim } from './support/volumes.ts';
 
@@ -27,6 +30,7 @@ beforeAll(async () => {
   home = await tempdir();
   await bootableDisk(at('disk.raw'), SIZE);
   await qcow2(at('disk.raw'), at('disk.qcow2'));
+  await run('qemu-img', 'qemu-utils', ['convert', '-f', 'raw', '-O', 'qcow', at('disk.raw'), at('disk.qcow')]);
   await writeFile(at('first.txt'), 'one\n');
   await writeFile(at('second.txt'), 'two\n');
   await run('tar', 'tar', ['-C', home.path, '-czf', at('files.tar.gz'), 'first.txt', 'second.txt']);
@@ -152,7 +156,88 @@ test.concurrent.each(FLOWS)(
   120_000,
 );
 
-// The CDI is everybody's: alone.
+test.concurrent.each(FLOWS)(
+  'an image that only QEMU reads: scratch space as long as its pod: $flow',
+  async ({ annotations }) => {
+    await using namespace = await kubernetes.namespace();
+    using claims = await historyOf<PersistentVolumeClaim>(kubernetes, namespace.path('persistentvolumeclaims'));
+    using pods = await podsOf(namespace);
+    const dv = await dataVolume(kubernetes, namespace, 'disk', {
+      annotations,
+      spec: { source: { http: { url: url('disk.qcow') } }, pvc: pvc() },
+    });
+    await dv.reaches('Succeeded', 90);
+    expect(await digestOnClaim(kubernetes, namespace, 'disk', { bytes: SIZE })).toBe(
+      (await sha256(at('disk.raw'))).slice('sha256:'.length),
+    );
+    const filled = (await claimOf(namespace, 'disk')).metadata?.annotations?.[`${CDI}storage.populator.pvcPrime`];
+    const scratch = `${filled ?? 'disk'}-scratch`;
+    // What the target can hold and its file system's share, in its class.
+    const made = claims.states.find(({ metadata }) => metadata?.name === scratch);
+    expect(made?.spec).toMatchObject({ storageClassName: 'immediate', resources: { requests: { storage: '64Mi' } } });
+    // The pod that found out, and the one that it is mounted in.
+    const mounted = new Map(
+      importPods(pods).map(({ metadata, spec }) => [
+        metadata?.uid,
+        (spec?.volumes ?? []).some(({ persistentVolumeClaim }) => persistentVolumeClaim?.claimName === scratch),
+      ]),
+    );
+    expect([...mounted.values()]).toEqual([false, true]);
+    await until(
+      'the scratch space is gone',
+      60,
+      async () => (await namespace.found('persistentvolumeclaims', scratch)) === undefined,
+    );
+  },
+  150_000,
+);
+
+// The CDI is everybody's from here on: one after another.
+test.each(FLOWS)(
+  'by way of a proxy, trusted with certificates that lie in the namespace of the installation: $flow',
+  async ({ annotations }) => {
+    await using squid = await startSquid(kubernetes.host);
+    await using place = await tempdir();
+    const trusted = await authority(place.path, 'authority of the proxy');
+    await using secure = await nginx({
+      root: home.path,
+      address: kubernetes.host,
+      tls: await trusted.issue('server', [kubernetes.host]),
+    });
+    await using _certificates = await kubernetes.applied([
+      {
+        ...configMap('proxy-authority', { 'ca.pem': trusted.ca }),
+        metadata: { name: 'proxy-authority', namespace: 'cdi' },
+      },
+    ]);
+    const through = `http://${kubernetes.host}:${squid.port}`;
+    await using _configured = await installation(kubernetes, {
+      config: { importProxy: { HTTPProxy: through, HTTPSProxy: through, trustedCAProxy: 'proxy-authority' } },
+    });
+    await using namespace = await kubernetes.namespace();
+    using pods = await podsOf(namespace);
+    const dv = await dataVolume(kubernetes, namespace, 'disk', {
+      annotations,
+      spec: { source: { http: { url: `https://${kubernetes.host}:${secure.port}/disk.qcow2` } }, pvc: pvc() },
+    });
+    await dv.reaches('Succeeded');
+    expect(await digestOnClaim(kubernetes, namespace, 'disk', { bytes: SIZE })).toBe(
+      (await sha256(at('disk.raw'))).slice('sha256:'.length),
+    );
+    expect(await squid.requests()).toContain(`CONNECT ${kubernetes.host}:${secure.port}`);
+    expect(new Set(importPods(pods).map(({ metadata }) => metadata?.uid)).size).toBe(1);
+    // They go with the pod.
+    await until('the copied certificates are gone', 60, async () => {
+      const { items } = await kubernetes.ask<{ items: { metadata: { name: string } }[] }>(
+        'GET',
+        namespace.path('configmaps'),
+      );
+      return items.every(({ metadata }) => !metadata.name.startsWith('import-proxy-cm'));
+    });
+  },
+  150_000,
+);
+
 test.each(FLOWS)(
   'its pod has the priority, account, place and resources that it is to have: $flow',
   async ({ annotations }) => {

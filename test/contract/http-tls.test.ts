@@ -1,7 +1,6 @@
-import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { chmod, mkdir, readFile, writeFile } from 'node:fs/promises';
+import { mkdir, writeFile } from 'node:fs/promises';
 import { createServer, type Server } from 'node:net';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
@@ -9,10 +8,10 @@ import type { SourceOptions } from '../../src/dataplane/source.ts';
 import { openSource } from '../../src/dataplane/sources/index.ts';
 import { FaultProxy } from '../faults/proxy.ts';
 import { collect, testContext, thrown } from '../support/context.ts';
-import { freePort, listening, type Nginx, nginx, stop } from '../support/nginx.ts';
+import { type Nginx, nginx } from '../support/nginx.ts';
+import { startSquid } from '../support/squid.ts';
 import { type TempDir, tempdir } from '../support/tempdir.ts';
 import { type Authority, authority } from '../support/tls.ts';
-import { tool } from '../support/tools.ts';
 import { sourceContract } from './source.ts';
 
 let home: TempDir;
@@ -133,51 +132,22 @@ describe('through a proxy', () => {
   });
 
   test('squid carries http and tunnels https', async () => {
-    const squid = tool('squid', 'squid-openssl');
-    await using place = await tempdir();
-    // As root squid becomes the user proxy, who writes its logs there.
-    await chmod(place.path, 0o777);
-    const port = await freePort();
-    const file = join(place.path, 'squid.conf');
-    const log = join(place.path, 'access.log');
-    await writeFile(
-      file,
-      `http_port 127.0.0.1:${port}
-http_access allow all
-cache deny all
-access_log stdio:${log}
-cache_log ${join(place.path, 'cache.log')}
-pid_filename ${join(place.path, 'squid.pid')}
-coredump_dir ${place.path}
-shutdown_lifetime 0 seconds
-netdb_filename none
-pinger_enable off
-memory_cache_shared off
-${process.getuid?.() === 0 ? 'cache_effective_user proxy' : ''}
-`,
-    );
-    // A service name of its own: squid's shared memory is named after it.
-    const child = spawn(squid, ['-N', '-n', `diskferry${port}`, '-f', file], { stdio: 'ignore' });
-    try {
-      await listening(port, child, () => 'see cache.log');
-      for (const [name, url] of [
-        ['HTTP_PROXY', plain.url],
-        ['https_proxy', server.url],
-      ] as const) {
-        process.env[name] = `http://127.0.0.1:${port}`;
-        const context = testContext();
-        await using source = await openSource(`${url}/disk.img`, { ca: trusted.ca }, context);
-        expect(source.details.connection).toBe(`127.0.0.1:${port}`);
-        expect((await collect(source.read({ from: 0 }, context.signal))).equals(content)).toBe(true);
-      }
-      const lines = await readFile(log, 'utf8');
-      expect(lines).toContain('GET http://127.0.0.1');
-      process.env.NO_PROXY = '127.0.0.1';
-      await using direct = await openSource(`${plain.url}/disk.img`, {}, testContext());
-      expect(direct.details.connection).toBe('direct');
-    } finally {
-      await stop(child);
+    await using squid = await startSquid();
+    for (const [name, url] of [
+      ['HTTP_PROXY', plain.url],
+      ['https_proxy', server.url],
+    ] as const) {
+      process.env[name] = `http://127.0.0.1:${squid.port}`;
+      const context = testContext();
+      await using source = await openSource(`${url}/disk.img`, { ca: trusted.ca }, context);
+      expect(source.details.connection).toBe(`127.0.0.1:${squid.port}`);
+      expect((await collect(source.read({ from: 0 }, context.signal))).equals(content)).toBe(true);
     }
+    const lines = await squid.requests();
+    expect(lines).toContain('GET http://127.0.0.1');
+    process.env.NO_PROXY = '127.0.0.1';
+    await using direct = await openSource(`${plain.url}/disk.img`, {}, testContext());
+    expect(direct.details.connection).toBe('direct');
   });
 
   test('a proxy that refuses is named, its password is not', async () => {
