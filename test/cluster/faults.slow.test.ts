@@ -1,16 +1,14 @@
 // The control plane in bad hours: nothing twice, nothing stuck, nothing lost.
-import { spawn } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { type Nginx, nginx } from '../support/nginx.ts';
 import { type TempDir, tempdir } from '../support/tempdir.ts';
-import { places } from './layout.ts';
 import { type Cluster, cluster } from './support/cluster.ts';
 import { dataVolume, type Made } from './support/datavolumes.ts';
+import { killLeader, podsSeen, writeBeside } from './support/faults.ts';
 import type { Namespace } from './support/namespace.ts';
 import { until } from './support/until.ts';
 import { digestOnClaim } from './support/volumes.ts';
@@ -50,43 +48,9 @@ const imported = (namespace: Namespace, name: string): Promise<Made> =>
     },
   });
 
-/** Pods of imports that ever were: `name uid`, each once. */
-function podsSeen(namespace: Namespace): Disposable & { names(): string[] } {
-  const seen = new Set<string>();
-  const args = [
-    'get',
-    'pods',
-    '-n',
-    namespace.name,
-    '-l',
-    'cdi.kubevirt.io=importer',
-    '--watch',
-    '-o',
-    'jsonpath={.metadata.name} {.metadata.uid}{"\\n"}',
-  ];
-  const run = (): ReturnType<typeof spawn> => {
-    const child = spawn(places(kubernetes.layout).kubectl, args, { stdio: ['ignore', 'pipe', 'ignore'] });
-    if (child.stdout) createInterface(child.stdout).on('line', (line) => seen.add(line));
-    // kubectl ends with the API server.
-    child.once('exit', () => {
-      if (!ended) setTimeout(() => (watch = run()), 500);
-    });
-    return child;
-  };
-  let ended = false;
-  let watch = run();
-  return {
-    names: () => [...seen].map((line) => line.split(' ')[0] ?? ''),
-    [Symbol.dispose]: () => {
-      ended = true;
-      watch.kill('SIGKILL');
-    },
-  };
-}
-
 test('an API server that is away for two minutes', async () => {
   await using namespace = await kubernetes.namespace();
-  using pods = podsSeen(namespace);
+  using pods = podsSeen(kubernetes, namespace);
   const dv = await imported(namespace, 'away');
   await dv.reaches('ImportInProgress');
   const server = kubernetes.service('kube-apiserver');
@@ -106,13 +70,13 @@ test('ten imports while the API server is restarted, leaders are killed, and oth
     undefined,
     100,
   );
-  using pods = podsSeen(namespace);
+  using pods = podsSeen(kubernetes, namespace);
   const dvs = await Promise.all(Array.from({ length: 10 }, (_, n) => imported(namespace, `disk-${n}`)));
   const over = new AbortController();
-  const others = writeBeside(namespace, dvs, over.signal);
+  const others = writeBeside(kubernetes, namespace, () => dvs, over.signal);
   for (let round = 0; round < 3; round += 1) {
     await sleep(4000);
-    await killLeader();
+    await killLeader(kubernetes);
     await sleep(4000);
     await kubernetes.service('kube-apiserver').restart();
     await until('the API server answers', 60, () => kubernetes.find('/readyz').then((answer) => answer !== undefined));
@@ -127,41 +91,3 @@ test('ten imports while the API server is restarted, leaders are killed, and oth
   expect(new Set(pods.names()).size).toBe(10);
   expect(pods.names()).toHaveLength(10);
 }, 600_000);
-
-/** Whoever holds the lease ends at once. */
-async function killLeader(): Promise<void> {
-  const path = '/apis/coordination.k8s.io/v1/namespaces/cdi/leases/cdi-controller-leader-election-helper';
-  const { spec } = await kubernetes.ask<{ spec: { holderIdentity?: string } }>('GET', path);
-  if (spec.holderIdentity)
-    await kubernetes.kubectl([
-      'delete',
-      'pod',
-      spec.holderIdentity,
-      '-n',
-      'cdi',
-      '--grace-period=0',
-      '--force',
-      '--ignore-not-found',
-    ]);
-}
-
-/** Labels claims and DataVolumes all the time, so that whoever saw them a moment ago meets a conflict. How many writes there were. */
-async function writeBeside(namespace: Namespace, dvs: readonly Made[], signal: AbortSignal): Promise<number> {
-  let writes = 0;
-  for (let n = 0; !signal.aborted; n += 1) {
-    const { name } = dvs[n % dvs.length] ?? { name: '' };
-    const patch = { metadata: { labels: { turn: String(n) } } };
-    for (const path of [
-      namespace.path(`persistentvolumeclaims/${name}`),
-      namespace.path(`datavolumes/${name}`, 'cdi.kubevirt.io/v1beta1'),
-    ]) {
-      const done = await kubernetes.ask('PATCH', path, patch).then(
-        () => true,
-        () => false,
-      );
-      if (done) writes += 1;
-    }
-    await sleep(50);
-  }
-  return writes;
-}
