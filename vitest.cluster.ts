@@ -4,6 +4,8 @@ import { defineConfig } from 'vitest/config';
 export default defineConfig({
   test: {
     include: ['test/cluster/**/*.test.ts'],
+    // npm run cluster:soak.
+    exclude: ['test/cluster/soak.test.ts'],
     globalSetup: ['test/cluster/setup.ts'],
     pool: 'forks',
     fileParallelism: false,

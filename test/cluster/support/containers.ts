@@ -1,5 +1,5 @@
 // The process of a container, seen from the machine.
-import { readdir, readFile } from 'node:fs/promises';
+import { readdir, readFile, stat, statfs } from 'node:fs/promises';
 import type { Cluster } from './cluster.ts';
 import type { Namespace } from './namespace.ts';
 import { until } from './until.ts';
@@ -9,6 +9,8 @@ export interface ContainerProcess {
   readonly pid: number;
   /** Bytes: proc(5), /proc/PID/io. */
   io(): Promise<Counters>;
+  /** Bytes in every place that it may write to, other than the directory `volume`. Throws with a place that is a directory. */
+  besides(volume: string): Promise<number>;
   /** SIGKILL, SIGSTOP, SIGCONT: the only ones that the first process of a container cannot miss. */
   signal(signal: 'SIGKILL' | 'SIGSTOP' | 'SIGCONT'): void;
 }
@@ -48,8 +50,33 @@ export async function processOfContainer(
         lines.map((line) => line.split(': ')).map(([key, value]) => [key, Number(value)]),
       ) as never;
     },
+    besides: (volume) => besides(pid, volume),
     signal: (signal) => void process.kill(pid, signal),
   };
+}
+
+/** File systems that are no place for bytes. */
+const OF_THE_KERNEL = ['proc', 'sysfs', 'cgroup', 'cgroup2', 'devpts', 'mqueue'];
+
+/** By proc_pid_mountinfo(5): what is mounted to be written to. */
+async function besides(pid: number, volume: string): Promise<number> {
+  let bytes = 0;
+  for (const line of (await readFile(`/proc/${pid}/mountinfo`, 'utf8')).trim().split('\n')) {
+    const [mount = '', system = ''] = line.split(' - ');
+    const [, , , , point = '', options = ''] = mount.split(' ');
+    const [type = '', , ofAll = ''] = system.split(' ');
+    const writable = [options, ofAll].every((some) => some.split(',').includes('rw'));
+    if (!writable || point === volume || OF_THE_KERNEL.includes(type)) continue;
+    const place = `/proc/${pid}/root${point}`;
+    const found = await stat(place);
+    // The device of a volume is neither: what is written there is on the volume.
+    if (found.isFile()) bytes += found.size;
+    if (!found.isDirectory()) continue;
+    if (type !== 'tmpfs') throw new Error(`${point} (${type}) can be written to`);
+    const { blocks, bfree, bsize } = await statfs(place);
+    bytes += (blocks - bfree) * bsize;
+  }
+  return bytes;
 }
 
 /** Of the processes in a container's control group, the one that is 1 in there. */

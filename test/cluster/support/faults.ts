@@ -47,7 +47,11 @@ export async function cutWatches(cluster: Cluster): Promise<number> {
   const [node] = cluster.nodes;
   if (node === undefined) return 0;
   const kill = ['-K', '-H', '-t', 'state', 'established', 'sport', '=', ':6443'];
-  const out = await run('nsenter', 'util-linux', [`--net=/run/netns/${node.namespace}`, tool('ss', 'iproute2'), ...kill]);
+  const out = await run('nsenter', 'util-linux', [
+    `--net=/run/netns/${node.namespace}`,
+    tool('ss', 'iproute2'),
+    ...kill,
+  ]);
   return out.trim().split('\n').filter(Boolean).length;
 }
 

@@ -2,6 +2,7 @@
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { ImportSource } from '../../../src/api/datavolume.ts';
+import type { FaultProxy } from '../../faults/proxy.ts';
 import { FakeEngine } from '../../support/engine.ts';
 import { imageService } from '../../support/imageio.ts';
 import { bootableDisk, MiB, qcow2, sha256 } from '../../support/images.ts';
@@ -37,35 +38,45 @@ export interface Servers extends AsyncDisposable {
   readonly asked: Readonly<Record<Kind, Asked>>;
   /** `host:port` of the registry, which speaks http: pods are to be told. */
   readonly insecureRegistry: string;
+  /** Cuts every connection of a pod that is open. */
+  cutAll(): void;
 }
 
-const SIZE = 24 * MiB;
-/** Bytes a second of a connection: an import takes a few seconds, and can be watched. */
-const RATE = MiB;
+export interface ServersOptions {
+  /** Bytes of the disk; 24 MiB. */
+  readonly size?: number;
+  /** Bytes a second of a connection: an import takes a few seconds, and can be watched. 1 MiB. */
+  readonly rate?: number;
+}
+
 const PROJECT = 'X-Project: images';
 const TOKEN = 'X-Token: a-token-of-the-header';
 const IMPORT = 'cdi.kubevirt.io/storage.import';
 
-export async function servers(cluster: Cluster): Promise<Servers> {
+export async function servers(
+  cluster: Cluster,
+  { size = 24 * MiB, rate = MiB }: ServersOptions = {},
+): Promise<Servers> {
   await using stack = new AsyncDisposableStack();
   const home = stack.use(await tempdir());
   const at = (name: string): string => join(home.path, name);
-  const reachable = async (port: number): Promise<string> =>
-    `${cluster.host}:${stack.use(await cluster.reachable(port, { rate: RATE })).port}`;
-  await bootableDisk(at('disk.raw'), SIZE);
+  const lines: FaultProxy[] = [];
+  const reachable = async (port: number): Promise<string> => {
+    const line = stack.use(await cluster.reachable(port, { rate }));
+    lines.push(line);
+    return `${cluster.host}:${line.port}`;
+  };
+  await bootableDisk(at('disk.raw'), size);
   await qcow2(at('disk.raw'), at('disk.qcow2'));
   const image = await readFile(at('disk.qcow2'));
   await writeFile(at('passwords'), `${LOGIN.username}:{PLAIN}${LOGIN.password}\n`);
   const trusted = await authority(home.path);
-  const plain = stack.use(
-    await nginx({ root: home.path, address: cluster.host, server: `limit_rate ${RATE}; location / {}` }),
-  );
+  const plain = stack.use(await nginx({ root: home.path }));
   const secure = stack.use(
     await nginx({
       root: home.path,
-      address: cluster.host,
       tls: await trusted.issue('server', [cluster.host]),
-      server: `limit_rate ${RATE}; auth_basic "x"; auth_basic_user_file ${at('passwords')};
+      server: `auth_basic "x"; auth_basic_user_file ${at('passwords')};
         if ($http_x_project != "images") { return 403; }
         if ($http_x_token != "a-token-of-the-header") { return 403; }`,
     }),
@@ -82,15 +93,15 @@ export async function servers(cluster: Cluster): Promise<Servers> {
     await FakeEngine.start({
       user: LOGIN.username,
       password: LOGIN.password,
-      show: () => images.show(at('disk.raw'), SIZE),
+      show: () => images.show(at('disk.raw'), size),
       images: () => imagesAt,
     }),
   );
   const insecureRegistry = await reachable(registry.port);
   const login = secret('login', { accessKeyId: LOGIN.username, secretKey: LOGIN.password });
   const url = {
-    http: `http://${cluster.host}:${plain.port}/disk.qcow2`,
-    https: `https://${cluster.host}:${secure.port}/disk.qcow2`,
+    http: `http://${await reachable(plain.port)}/disk.qcow2`,
+    https: `https://${await reachable(secure.port)}/disk.qcow2`,
     s3: `http://${await reachable(s3.port)}/images/disk.qcow2`,
     gcs: `http://${await reachable(gcs.port)}/images/disk.qcow2`,
     registry: `docker://${insecureRegistry}/vm/disk:latest`,
@@ -108,9 +119,12 @@ export async function servers(cluster: Cluster): Promise<Servers> {
   const bySecret = { [`${IMPORT}.secretName`]: 'login' };
   const kept = stack.move();
   return {
-    size: SIZE,
+    size,
     digest: (await sha256(at('disk.raw'))).slice('sha256:'.length),
     insecureRegistry,
+    cutAll: () => {
+      for (const line of lines) line.cutAll();
+    },
     asked: {
       http: { source: { http: { url: url.http } }, ...asked('http', {}, []) },
       https: {
