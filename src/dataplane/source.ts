@@ -25,6 +25,8 @@ export interface SourceFacts {
   readonly validator?: string;
   /** What the source itself promises about its bytes: demanded at the end, as if a person had given it. */
   readonly digest?: Digest;
+  /** Nobody writes to it as long as it is open: reads go on after a cut, a later run does not. */
+  readonly locked?: boolean;
   /** Why there is no validator, where a person can do something about it. */
   readonly unidentified?: string;
   /** The source is an archive, and this is the disk in it (a registry's layer). */

@@ -104,7 +104,7 @@ function checkDevice(): void {
   } catch (cause) {
     const node = process.env.NODE_NAME ? `on node ${process.env.NODE_NAME}` : 'of its node';
     throw new JobError(
-      `the volume's device cannot be written as user ${process.getuid?.()}: the container runtime ${node} does not hand devices over; set device_ownership_from_security_context = true there (containerd: under [plugins."io.containerd.grpc.v1.cri"]; CRI-O: under [crio.runtime]) and restart it, or use volumeMode Filesystem`,
+      `the volume's device cannot be written as user ${process.getuid?.()}: the container runtime ${node} does not hand devices over; set device_ownership_from_security_context = true there (containerd 1: under [plugins."io.containerd.grpc.v1.cri"]; containerd 2: under [plugins."io.containerd.cri.v1.runtime"]; CRI-O: under [crio.runtime]) and restart it, or use volumeMode Filesystem`,
       { cause },
     );
   }

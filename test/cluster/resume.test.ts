@@ -12,7 +12,7 @@ import { type ContainerProcess, processOfContainer } from './support/containers.
 import { dataVolume, type Made } from './support/datavolumes.ts';
 import type { Namespace } from './support/namespace.ts';
 import { until } from './support/until.ts';
-import { digestOnClaim } from './support/volumes.ts';
+import { digestOnClaim, localVolume } from './support/volumes.ts';
 
 const MiB = 1024 * 1024;
 const SIZE = 1024 * MiB;
@@ -123,3 +123,41 @@ test.each(['Filesystem', 'Block'] as const)(
   },
   600_000,
 );
+
+test('a device with the journal of another claim, right but for that, is filled from the beginning', async () => {
+  const name = `forged-${randomBytes(4).toString('hex')}`;
+  await using placed = await localVolume(kubernetes, name, { mode: 'Block', size: 1280 * MiB });
+  await using namespace = await kubernetes.namespace();
+  await using slow = await kubernetes.reachable(site.port, { rate: RATE });
+  await using quick = await kubernetes.reachable(site.port);
+  const importing = (dv: string, port: number): Promise<Made> =>
+    dataVolume(kubernetes, namespace, dv, {
+      spec: {
+        source: { http: { url: `http://${kubernetes.host}:${port}/disk.raw` } },
+        pvc: {
+          storageClassName: 'local',
+          volumeMode: 'Block',
+          accessModes: ['ReadWriteOnce'],
+          resources: { requests: { storage: '1280Mi' } },
+        },
+      },
+    });
+  await at(await importing('before', slow.port), namespace, 10);
+  await kubernetes.kubectl(['delete', 'datavolume', 'before', '-n', namespace.name, '--wait=true']);
+  const volume = `/api/v1/persistentvolumes/${name}`;
+  await until('the volume is nobody’s', 60, async () => {
+    const { status } = await kubernetes.ask<{ status: { phase: string } }>('GET', volume);
+    return status.phase === 'Released';
+  });
+  await using device = await open(placed.path, 'r+');
+  // docs/journal.md, "The record".
+  const { buffer } = await device.read(Buffer.alloc(8), 0, 8, 64);
+  expect(buffer.toString()).toBe('dfry-jr1');
+  // What the journal says is there, and is not any more.
+  await device.write(randomBytes(4 * MiB), 0, 4 * MiB, 8 * MiB);
+  await device.sync();
+  await kubernetes.ask('PATCH', volume, { spec: { claimRef: null } });
+  await (await importing('after', quick.port)).reaches('Succeeded', 180);
+  expect(await digestOnClaim(kubernetes, namespace, 'after', { bytes: SIZE })).toBe(digest);
+  expect(quick.bytes).toBeGreaterThanOrEqual(SIZE);
+}, 400_000);

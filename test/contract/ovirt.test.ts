@@ -3,6 +3,7 @@ import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
 import { openSource } from '../../src/dataplane/sources/index.ts';
+import { stackFilters } from '../../src/dataplane/stack.ts';
 import { FaultProxy } from '../faults/proxy.ts';
 import { collect, testContext, thrown } from '../support/context.ts';
 import { FakeEngine } from '../support/engine.ts';
@@ -83,6 +84,16 @@ test('a disk that is locked is waited for', async () => {
   await first[Symbol.asyncDispose]();
   await (await second)[Symbol.asyncDispose]();
 }, 30_000);
+
+test('a cut is gone on with, for the engine locks the disk', async () => {
+  await using proxy = await FaultProxy.start(service, { cut: 1.5 * MiB, connections: 2 });
+  images = `127.0.0.1:${proxy.port}`;
+  const context = testContext();
+  await using source = await openSource(address(), { credentials }, context);
+  await using stacked = stackFilters(source, context);
+  expect((await collect(stacked.read({ from: 0 }, AbortSignal.timeout(20_000)))).equals(content)).toBe(true);
+  expect(context.counters.retries).toBeGreaterThan(0);
+});
 
 test('a transfer that the engine gives up, or that no host shows, is given back', async () => {
   engine.stuck = 'paused_system';

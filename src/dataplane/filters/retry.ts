@@ -21,7 +21,7 @@ export interface RetryOptions {
 export function unresumable(source: Source, options: RetryOptions): string | undefined {
   const { facts } = source;
   if (!facts.ranges) return 'the source does not honour ranges';
-  if (facts.validator !== undefined) return undefined;
+  if (facts.validator !== undefined || facts.locked) return undefined;
   if (options.verified && facts.length !== undefined) return undefined;
   if (facts.unidentified !== undefined) return facts.unidentified;
   return 'the source has nothing that identifies it (such as a strong ETag), and no digest was given';

@@ -60,6 +60,8 @@ export const ovirt: SourceDriver<OvirtSpec> = {
           facts: {
             ...disk.facts,
             format: 'raw',
+            // By the engine, until the transfer is given back.
+            locked: true,
             ...(snapshot === undefined ? {} : { state: snapshot.id }),
             // A snapshot stays what it is; what is written to at the moment does not.
             ...(snapshot === undefined || snapshot.active ? {} : { validator: snapshot.id }),
