@@ -7,7 +7,7 @@ import { type Nginx, nginx } from '../support/nginx.ts';
 import { type TempDir, tempdir } from '../support/tempdir.ts';
 import { partsOf } from './layout.ts';
 import { type Cluster, cluster } from './support/cluster.ts';
-import { dataVolume, type Made } from './support/datavolumes.ts';
+import { dataVolume, diskFrom, type Made } from './support/datavolumes.ts';
 import type { Namespace } from './support/namespace.ts';
 
 const SETTING = 'device_ownership_from_security_context';
@@ -45,15 +45,7 @@ async function devicesAreHandedOver(how: boolean): Promise<AsyncDisposable> {
 
 const imported = (namespace: Namespace, name: string, port: number): Promise<Made> =>
   dataVolume(kubernetes, namespace, name, {
-    spec: {
-      source: { http: { url: `http://${kubernetes.host}:${port}/disk.raw` } },
-      pvc: {
-        storageClassName: 'immediate',
-        volumeMode: 'Block',
-        accessModes: ['ReadWriteOnce'],
-        resources: { requests: { storage: '64Mi' } },
-      },
-    },
+    spec: diskFrom(`http://${kubernetes.host}:${port}/disk.raw`, { mode: 'Block' }),
   });
 
 test('a device that is not handed over: nothing is read, and the condition says what to set, and where', async () => {

@@ -7,7 +7,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import { type Nginx, nginx } from '../support/nginx.ts';
 import { type TempDir, tempdir } from '../support/tempdir.ts';
 import { type Cluster, cluster } from './support/cluster.ts';
-import { dataVolume, type Made } from './support/datavolumes.ts';
+import { dataVolume, diskFrom, type Made } from './support/datavolumes.ts';
 import { killLeader, podsSeen, writeBeside } from './support/faults.ts';
 import type { Namespace } from './support/namespace.ts';
 import { until } from './support/until.ts';
@@ -37,15 +37,7 @@ afterAll(async () => {
 
 const imported = (namespace: Namespace, name: string): Promise<Made> =>
   dataVolume(kubernetes, namespace, name, {
-    spec: {
-      source: { http: { url: `http://${kubernetes.host}:${site.port}/disk.raw` } },
-      pvc: {
-        storageClassName: 'immediate',
-        volumeMode: 'Block',
-        accessModes: ['ReadWriteOnce'],
-        resources: { requests: { storage: '64Mi' } },
-      },
-    },
+    spec: diskFrom(`http://${kubernetes.host}:${site.port}/disk.raw`, { mode: 'Block' }),
   });
 
 test('an API server that is away for two minutes', async () => {

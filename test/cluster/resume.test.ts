@@ -9,7 +9,7 @@ import { type Nginx, nginx } from '../support/nginx.ts';
 import { type TempDir, tempdir } from '../support/tempdir.ts';
 import { type Cluster, cluster } from './support/cluster.ts';
 import { type ContainerProcess, processOfContainer } from './support/containers.ts';
-import { dataVolume, type Made } from './support/datavolumes.ts';
+import { dataVolume, diskFrom, type Made } from './support/datavolumes.ts';
 import type { Namespace } from './support/namespace.ts';
 import { until } from './support/until.ts';
 import { digestOnClaim, localVolume } from './support/volumes.ts';
@@ -68,15 +68,7 @@ test.each(['Filesystem', 'Block'] as const)(
     await using namespace = await kubernetes.namespace();
     await using line = await kubernetes.reachable(site.port, { rate: RATE });
     const dv = await dataVolume(kubernetes, namespace, 'killed', {
-      spec: {
-        source: { http: { url: `http://${kubernetes.host}:${line.port}/disk.raw` } },
-        pvc: {
-          storageClassName: 'immediate',
-          volumeMode,
-          accessModes: ['ReadWriteOnce'],
-          resources: { requests: { storage: '1280Mi' } },
-        },
-      },
+      spec: diskFrom(`http://${kubernetes.host}:${line.port}/disk.raw`, { mode: volumeMode, size: '1280Mi' }),
     });
     // The process is killed: the kubelet starts its container again.
     const first = await at(dv, namespace, 20);
@@ -132,15 +124,7 @@ test('a device with the journal of another claim, right but for that, is filled 
   await using quick = await kubernetes.reachable(site.port);
   const importing = (dv: string, port: number): Promise<Made> =>
     dataVolume(kubernetes, namespace, dv, {
-      spec: {
-        source: { http: { url: `http://${kubernetes.host}:${port}/disk.raw` } },
-        pvc: {
-          storageClassName: 'local',
-          volumeMode: 'Block',
-          accessModes: ['ReadWriteOnce'],
-          resources: { requests: { storage: '1280Mi' } },
-        },
-      },
+      spec: diskFrom(`http://${kubernetes.host}:${port}/disk.raw`, { class: 'local', mode: 'Block', size: '1280Mi' }),
     });
   await at(await importing('before', slow.port), namespace, 10);
   await kubernetes.kubectl(['delete', 'datavolume', 'before', '-n', namespace.name, '--wait=true']);

@@ -16,6 +16,23 @@ export interface DataVolumeOptions {
   readonly spec: NonNullable<DataVolume['spec']>;
 }
 
+export interface DiskOptions {
+  /** `immediate` unless said otherwise. */
+  readonly class?: string;
+  readonly mode?: 'Filesystem' | 'Block';
+  /** As Kubernetes writes it: `64Mi`. */
+  readonly size?: string;
+}
+
+/** A disk from an http server, on a claim of its own. */
+export const diskFrom = (
+  url: string,
+  { class: storageClassName = 'immediate', mode: volumeMode = 'Filesystem', size: storage = '64Mi' }: DiskOptions = {},
+): DataVolumeOptions['spec'] => ({
+  source: { http: { url } },
+  pvc: { storageClassName, volumeMode, accessModes: ['ReadWriteOnce'], resources: { requests: { storage } } },
+});
+
 /** A DataVolume that was made. */
 export interface Made {
   readonly name: string;
