@@ -53,6 +53,7 @@ interface Fault {
   /** Seconds between two of them; of one that comes once, after which it comes. */
   readonly seconds: number;
   readonly once?: boolean;
+  /** False: there was nothing to do it to. */
   run(): Promise<unknown>;
 }
 
@@ -150,6 +151,10 @@ function faultsOf(namespace: Namespace, deleted: Map<string, number>): readonly 
     return names[Math.floor(random() * names.length)];
   };
   const restart = (service: string) => (): Promise<void> => kubernetes.service(service).restart();
+  // Its sidecars end with it, and are started again as a kubelet does it.
+  const restartDriver = async (): Promise<void> => {
+    for (const service of ['csi-driver', 'csi-provisioner', 'csi-snapshotter', 'csi-resizer']) await restart(service)();
+  };
   return [
     { name: 'all connections to the API server are cut', seconds: 20, run: () => cutWatches(kubernetes) },
     { name: 'all connections to the servers of images are cut', seconds: 25, run: async () => served.cutAll() },
@@ -158,7 +163,9 @@ function faultsOf(namespace: Namespace, deleted: Map<string, number>): readonly 
       seconds: 35,
       async run() {
         const pod = await victim();
-        if (pod) (await processOfContainer(kubernetes, namespace, pod, 'importer', 2)).signal('SIGKILL');
+        if (pod === undefined) return false;
+        (await processOfContainer(kubernetes, namespace, pod, 'importer', 2)).signal('SIGKILL');
+        return true;
       },
     },
     {
@@ -166,15 +173,15 @@ function faultsOf(namespace: Namespace, deleted: Map<string, number>): readonly 
       seconds: 50,
       async run() {
         const pod = await victim();
-        if (pod === undefined) return;
+        if (pod === undefined) return false;
         deleted.set(pod, (deleted.get(pod) ?? 0) + 1);
-        await kubernetes.ask('DELETE', namespace.path(`pods/${pod}`));
+        return kubernetes.ask('DELETE', namespace.path(`pods/${pod}`));
       },
     },
     { name: 'the leader of the controllers is killed', seconds: 150, run: () => killLeader(kubernetes) },
     { name: 'the API server is restarted', seconds: 290, run: restart('kube-apiserver') },
     { name: 'the kubelet is restarted', seconds: 400, run: restart('kubelet') },
-    { name: 'the CSI driver is restarted', seconds: 470, run: restart('csi-driver') },
+    { name: 'the CSI driver is restarted', seconds: 470, run: restartDriver },
     {
       name: 'the API server stands still for two minutes',
       seconds: (MINUTES * 60) / 3,
@@ -199,7 +206,7 @@ async function repeat(
     await sleep(seconds * 1000, undefined, { signal }).catch(() => undefined);
     if (signal.aborted) return;
     const happened = await run().then(
-      () => true,
+      (done) => done !== false,
       () => false,
     );
     if (happened) count.set(name, (count.get(name) ?? 0) + 1);
