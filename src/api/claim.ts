@@ -35,6 +35,10 @@ export const ANNOTATION = {
   uploadTarget: `${CDI}storage.upload.target`,
   uploadPod: `${CDI}storage.uploadPodName`,
 
+  // What is to be cloned: not of CDI's domain.
+  cloneRequest: 'k8s.io/CloneRequest',
+  cloneOf: 'k8s.io/CloneOf',
+
   // How it goes.
   podPhase: `${CDI}storage.pod.phase`,
   podReady: `${CDI}storage.pod.ready`,

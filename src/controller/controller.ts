@@ -10,6 +10,7 @@ import { decideImport, isImport, isOver } from './decide/import.ts';
 import { decideInstallation } from './decide/installation.ts';
 import { decidePopulation, importSourceOf } from './decide/population.ts';
 import { decideProfile } from './decide/profile.ts';
+import { decideCron, decideDataSource, decideUnfilled, unfilledBy } from './decide/unserved.ts';
 import type { Decision, Refusal } from './decision.ts';
 import type { Log } from './log.ts';
 import { LASTING, type Views } from './views.ts';
@@ -20,7 +21,7 @@ const WORKERS = 8;
 /** Milliseconds from one that ended to those that wait for their turn: several that end together are one. */
 const SOON = 200;
 
-type Kind = 'dv' | 'import' | 'population' | 'profile' | 'config' | 'cdi';
+type Kind = 'dv' | 'import' | 'population' | 'unfilled' | 'cron' | 'datasource' | 'profile' | 'config' | 'cdi';
 
 /** Decides anew for whatever a change touches, and carries it out: one queue for all kinds, one worker a key. */
 export class Controller {
@@ -96,6 +97,8 @@ export class Controller {
       const key = keyOf((after ?? before) as never);
       for (const claim of claims.by('source', key)) this.#touched(claim);
     });
+    this.#world.dataImportCrons.watch(({ before, after }) => this.#add('cron', keyOf((after ?? before) as never)));
+    this.#world.dataSources.watch(({ before, after }) => this.#add('datasource', keyOf((after ?? before) as never)));
     this.#world.podEvents.watch(({ after }) => {
       const { namespace, name } = after?.involvedObject ?? {};
       for (const { persistentVolumeClaim: claim } of pods.get(`${namespace}/${name}`)?.spec.volumes ?? [])
@@ -134,6 +137,7 @@ export class Controller {
     if (this.#world.dataVolumes.get(key)) this.#add('dv', key);
     if (isImport(claim)) this.#add('import', key);
     if (importSourceOf(claim) !== undefined) this.#add('population', key);
+    if (unfilledBy(claim) !== undefined) this.#add('unfilled', key);
     const target = targetOf(claim);
     if (target) this.#add('population', target);
     if (target) this.#add('dv', target);
@@ -165,8 +169,10 @@ export class Controller {
   }
 
   #all(): void {
-    const { dataVolumes, claims, storageClasses, profiles, installations } = this.#world;
+    const { dataVolumes, claims, storageClasses, profiles, installations, dataImportCrons, dataSources } = this.#world;
     for (const one of dataVolumes.list()) this.#add('dv', keyOf(one));
+    for (const one of dataImportCrons.list()) this.#add('cron', keyOf(one));
+    for (const one of dataSources.list()) this.#add('datasource', keyOf(one));
     for (const one of claims.list()) this.#touched(one);
     for (const one of [...storageClasses.list(), ...profiles.list()]) this.#add('profile', keyOf(one));
     for (const one of installations.list()) this.#add('cdi', keyOf(one));
@@ -212,6 +218,18 @@ export class Controller {
           const seen = claim && this.#views.population(claim, now(), refused);
           return seen ? decidePopulation(seen) : [];
         };
+      case 'unfilled': {
+        const claim = world.claims.get(key);
+        return () => (claim ? decideUnfilled(claim) : []);
+      }
+      case 'cron': {
+        const cron = world.dataImportCrons.get(key);
+        return () => (cron ? decideCron(cron, now()) : []);
+      }
+      case 'datasource': {
+        const source = world.dataSources.get(key);
+        return () => (source ? decideDataSource(source, now()) : []);
+      }
       case 'profile':
         return () => decideProfile(this.#views.profile(key, now()));
       case 'config':

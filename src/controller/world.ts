@@ -1,6 +1,8 @@
 import type { Event, PersistentVolume, PersistentVolumeClaim, Pod } from 'kubernetes-types/core/v1.js';
 import type { CSIDriver, StorageClass } from 'kubernetes-types/storage/v1.js';
 import type { Cdi, CdiConfig } from '../api/config.ts';
+import type { DataImportCron } from '../api/data-import-cron.ts';
+import type { DataSource } from '../api/datasource.ts';
 import type { DataVolume } from '../api/datavolume.ts';
 import { controllerOf, type Stored } from '../api/meta.ts';
 import type { VolumeImportSource } from '../api/populators.ts';
@@ -9,6 +11,8 @@ import {
   CDIS,
   CLAIMS,
   CSI_DRIVERS,
+  DATA_IMPORT_CRONS,
+  DATA_SOURCES,
   DATA_VOLUMES,
   EVENTS,
   IMPORT_SOURCES,
@@ -55,6 +59,8 @@ export class World {
   readonly csiDrivers = new Cache<CSIDriver>();
   readonly snapshotClasses = new Cache<SnapshotClass>();
   readonly importSources = new Cache<VolumeImportSource>();
+  readonly dataImportCrons = new Cache<DataImportCron>();
+  readonly dataSources = new Cache<DataSource>();
   readonly profiles = new Cache<StorageProfile>();
   readonly configs = new Cache<CdiConfig>();
   readonly installations = new Cache<Cdi>();
@@ -83,6 +89,8 @@ export class World {
       one(STORAGE_CLASSES, this.storageClasses),
       one(CSI_DRIVERS, this.csiDrivers),
       one(IMPORT_SOURCES, this.importSources),
+      one(DATA_IMPORT_CRONS, this.dataImportCrons),
+      one(DATA_SOURCES, this.dataSources),
       one(STORAGE_PROFILES, this.profiles),
       one(CDI_CONFIGS, this.configs),
       one(CDIS, this.installations),

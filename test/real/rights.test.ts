@@ -1,6 +1,7 @@
 // A real API server with what deploy/ installs: the controller does its work with the rights that it has there, and has no other.
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { PersistentVolume, PersistentVolumeClaim, Pod } from 'kubernetes-types/core/v1.js';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import type { DataVolume } from '../../src/api/datavolume.ts';
@@ -160,6 +161,69 @@ test('an import from the first object to the last is done without a right that i
   expect(controller.said()).not.toMatch(/forbidden/);
 });
 
+test('what nobody acts on says so, and an event says it once', async () => {
+  interface Said {
+    readonly metadata: { readonly uid: string; readonly resourceVersion: string };
+    readonly status?: { readonly conditions?: { readonly type: string; readonly reason?: string }[] };
+  }
+  const cdi = `/apis/cdi.kubevirt.io/v1beta1/namespaces/${NS}`;
+  const apiVersion = 'cdi.kubevirt.io/v1beta1';
+  const registry = { url: 'docker://registry.example.org/golden' };
+  const pvc = { accessModes: ['ReadWriteOnce'], resources: { requests: { storage: '1Gi' } } };
+  await api.ask('POST', `${cdi}/dataimportcrons`, {
+    apiVersion,
+    kind: 'DataImportCron',
+    metadata: { name: 'golden' },
+    spec: {
+      schedule: '@daily',
+      managedDataSource: 'golden',
+      template: { metadata: {}, spec: { source: { registry }, storage: pvc } },
+    },
+  });
+  await api.ask('POST', `${cdi}/datasources`, {
+    apiVersion,
+    kind: 'DataSource',
+    metadata: { name: 'golden' },
+    spec: { source: { pvc: { namespace: NS, name: 'disk' } } },
+  });
+  await api.ask('POST', claims, {
+    metadata: { name: 'uploaded', annotations: { 'cdi.kubevirt.io/storage.upload.target': '' } },
+    spec: pvc,
+  });
+  const isSaid = ({ status }: Said): boolean =>
+    status?.conditions?.every(({ reason }) => reason === 'NotSupported') ?? false;
+  const cron = await waited<Said>('the DataImportCron says it', `${cdi}/dataimportcrons/golden`, isSaid);
+  expect(cron.status?.conditions?.map(({ type }) => type)).toEqual(['Progressing', 'UpToDate']);
+  const source = await waited<Said>('the DataSource says it', `${cdi}/datasources/golden`, isSaid);
+  const running = 'cdi.kubevirt.io/storage.condition.running.reason';
+  const claim = await waited<Stored<PersistentVolumeClaim>>(
+    'the claim says it',
+    `${claims}/uploaded`,
+    ({ metadata }) => metadata.annotations?.[running] === 'NotSupported',
+  );
+  const about = [cron, source, claim].map(({ metadata }) => metadata.uid);
+  interface Events {
+    readonly items: { readonly involvedObject: { readonly uid: string }; readonly count?: number }[];
+  }
+  const told = async (): Promise<number[]> => {
+    const { items } = await look<Events>(`/api/v1/namespaces/${NS}/events`);
+    return about.map((uid) =>
+      items.filter(({ involvedObject }) => involvedObject.uid === uid).reduce((sum, { count = 1 }) => sum + count, 0),
+    );
+  };
+  await found('events', 20, async () => (await told()).every((n) => n > 0) || undefined, controller.said);
+  // A change of anything else is seen, and changes nothing.
+  const touched = await api.ask<Said>('PATCH', `${cdi}/dataimportcrons/golden`, {
+    metadata: { labels: { touched: 'true' } },
+  });
+  await sleep(1000);
+  expect((await look<Said>(`${cdi}/dataimportcrons/golden`)).metadata.resourceVersion).toBe(
+    touched.metadata.resourceVersion,
+  );
+  expect(await told()).toEqual([1, 1, 1]);
+  expect(controller.said()).not.toMatch(/forbidden/);
+});
+
 test('metrics are for who may read them: 401, 403, 200', async () => {
   expect((await controller.metrics()).status).toBe(401);
   expect((await controller.metrics('nobody-gave-this')).status).toBe(401);
@@ -262,6 +326,15 @@ test('the controller has no other right on what is of others', async () => {
   expect(await which('cdi-sa', ALL, { namespace: 'cdi', group, resource: 'leases', name: 'of-others' })).toBe('create');
   expect(await which('cdi-sa', ALL, { namespace: NS, group, resource: 'leases' })).toBe('');
   expect(await which('cdi-sa', ALL, { resource: 'persistentvolumes' })).toBe('get list watch patch');
+});
+
+test('of what it only speaks of, the controller writes that and makes and deletes nothing', async () => {
+  for (const resource of ['dataimportcrons', 'datasources'])
+    expect(await which('cdi-sa', ALL, { group: 'cdi.kubevirt.io', namespace: NS, resource })).toBe(
+      'get list watch patch',
+    );
+  for (const resource of ['volumeuploadsources', 'volumeclonesources', 'objecttransfers'])
+    expect(await which('cdi-sa', ALL, { group: 'cdi.kubevirt.io', namespace: NS, resource })).toBe('');
 });
 
 test('webhooks change their own certificates, and nothing else', async () => {
