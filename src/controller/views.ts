@@ -16,14 +16,14 @@ import type { InstallationSeen } from './decide/installation.ts';
 import { importSourceName, importSourceOf, type PopulationSeen, primeName } from './decide/population.ts';
 import type { ProfileSeen } from './decide/profile.ts';
 import type { DataVolumeSeen } from './decide/seen.ts';
-import { type Import, type Turn, turnsOf } from './decide/turn.ts';
+import { type Import, nodeOf, type Turn, turnsOf } from './decide/turn.ts';
 import type { Refusal } from './decision.ts';
 import { importPodName } from './import-pod.ts';
 import { scratchName } from './scratch-claim.ts';
 import type { Settings, WorkerSettings } from './settings.ts';
 import { isUsing, targetOf, type World } from './world.ts';
 
-/** Imports at a time: on one node, whose disks and network they share, and from one host. */
+/** Imports at a time: on one node, whose disks and network they share, and from one host (docs/datavolumes.md). */
 const LIMITS = { perNode: 10, perHost: 20 };
 
 /** Milliseconds after which a step that did not go on is told: most are over by then. */
@@ -261,7 +261,7 @@ export class Views {
       namespace: claim.metadata.namespace ?? '',
       since: claim.metadata.creationTimestamp ?? '',
       host: hostOf(claim),
-      node: nodeOf(claim, pod),
+      node: nodeOf(this.#world.volumes.get(claim.spec.volumeName ?? '')) ?? chosenFor(claim, pod),
       running,
     };
   }
@@ -274,6 +274,7 @@ function hostOf(claim: Stored<PersistentVolumeClaim>): string {
   return URL.parse(endpoint.replace(/^[a-z0-9+-]+:\/\//i, 'http://'))?.host ?? '';
 }
 
-function nodeOf(claim: Stored<PersistentVolumeClaim>, pod: Stored<Pod> | undefined): string {
+/** By the scheduler; empty before. */
+function chosenFor(claim: Stored<PersistentVolumeClaim>, pod: Stored<Pod> | undefined): string {
   return pod?.spec.nodeName ?? claim.metadata.annotations?.[ANNOTATION.selectedNode] ?? '';
 }

@@ -166,30 +166,37 @@ test('the image of the importer cannot be had', async () => {
   }
 }, 180_000);
 
-test('a place in the queue, until one before it is done', async () => {
-  await using namespace = await kubernetes.namespace();
-  // So that as many fit onto the node.
-  await using _configured = await installation(kubernetes, {
-    config: { podResourceRequirements: { requests: { cpu: '1m', memory: '60M' } } },
-  });
-  const importing = (name: string): Promise<Made> =>
-    dataVolume(kubernetes, namespace, name, {
-      // As where a consumer has been scheduled: the node is known.
-      annotations: { 'volume.kubernetes.io/selected-node': 'node-1' },
-      spec: { source: http('slow/disk.qcow2'), pvc: claimOf('wffc') },
+test.each([
+  // As where a consumer has been scheduled.
+  ['its consumer', 'wffc', { 'volume.kubernetes.io/selected-node': 'node-1' }],
+  ['its volume', 'immediate', {}],
+])(
+  'a place in the queue of the node of %s, until one before it is done',
+  async (_, storageClass, annotations) => {
+    await using namespace = await kubernetes.namespace();
+    // So that as many fit onto the node.
+    await using _configured = await installation(kubernetes, {
+      config: { podResourceRequirements: { requests: { cpu: '1m', memory: '60M' } } },
     });
-  const first = await Promise.all(Array.from({ length: LIMIT }, (_, n) => importing(`first-${n}`)));
-  await until('all of them have their pods', 60, async () => (await podsOf(namespace)).length === LIMIT);
-  const last = await importing('last');
-  const later = await importing('later');
-  const full = `${LIMIT} imports are under way on node node-1, which is the limit`;
-  await last.says('Running', new RegExp(`^False Queued waits for its turn, place 1 of [12]: ${full}`));
-  await later.says('Running', new RegExp(`^False Queued waits for its turn, place 2 of 2: ${full}`));
-  expect(await podsOf(namespace)).toHaveLength(LIMIT);
-  await kubernetes.ask('DELETE', namespace.path(`datavolumes/${first[0]?.name}`, GROUP));
-  await last.says('Running', /^True Pod is running/, 40);
-  await later.says('Running', new RegExp(`^False Queued waits for its turn, place 1 of 1: ${full}`));
-}, 240_000);
+    const importing = (name: string): Promise<Made> =>
+      dataVolume(kubernetes, namespace, name, {
+        annotations,
+        spec: { source: http('slow/disk.qcow2'), pvc: claimOf(storageClass) },
+      });
+    const first = await Promise.all(Array.from({ length: LIMIT }, (_, n) => importing(`first-${n}`)));
+    await until('all of them have their pods', 60, async () => (await podsOf(namespace)).length === LIMIT);
+    const last = await importing('last');
+    const later = await importing('later');
+    const full = `${LIMIT} imports are under way on node node-1, which is the limit`;
+    await last.says('Running', new RegExp(`^False Queued waits for its turn, place 1 of [12]: ${full}`));
+    await later.says('Running', new RegExp(`^False Queued waits for its turn, place 2 of 2: ${full}`));
+    expect(await podsOf(namespace)).toHaveLength(LIMIT);
+    await kubernetes.ask('DELETE', namespace.path(`datavolumes/${first[0]?.name}`, GROUP));
+    await last.says('Running', /^True Pod is running/, 40);
+    await later.says('Running', new RegExp(`^False Queued waits for its turn, place 1 of 1: ${full}`));
+  },
+  240_000,
+);
 
 test.each([
   ['by way of a prime', {}, 2],

@@ -1,13 +1,15 @@
 import fc from 'fast-check';
+import type { PersistentVolume } from 'kubernetes-types/core/v1.js';
 import { expect, test } from 'vitest';
-import { type Import, turnsOf, waitsFor } from '../../src/controller/decide/turn.ts';
+import type { Stored } from '../../src/api/meta.ts';
+import { type Import, nodeOf, turnsOf, waitsFor } from '../../src/controller/decide/turn.ts';
 
 const LIMITS = { perNode: 3, perHost: 4 };
 const anImport: fc.Arbitrary<Omit<Import, 'key'>> = fc.record({
   namespace: fc.constantFrom('a', 'b', 'c'),
   since: fc.integer({ min: 0, max: 99 }).map((n) => `2026-01-01T00:00:${String(n % 60).padStart(2, '0')}Z`),
   host: fc.constantFrom('', 'one.example.org', 'two.example.org'),
-  node: fc.constantFrom('n1', 'n2'),
+  node: fc.constantFrom('n1', 'n2', ''),
   running: fc.boolean(),
 });
 const imports = fc
@@ -40,6 +42,11 @@ test('nobody begins above a limit, and nobody waits for nothing', () => {
       }
       for (const [key, { full }] of turns) {
         const one = list.find((each) => each.key === key) as Import;
+        if (full.what === 'nodes') {
+          expect(one.node).toBe('');
+          expect(going.length).toBeGreaterThanOrEqual(full.limit);
+          continue;
+        }
         const of = full.what === 'node' ? (each: Import) => each.node : (each: Import) => each.host;
         expect(count(of, of(one), going)).toBeGreaterThanOrEqual(full.limit);
       }
@@ -73,10 +80,80 @@ test('a namespace with many does not keep one with few waiting', () => {
   expect(turns.get('many/2')).toMatchObject({ place: 1, waiting: 48 });
 });
 
+const placed = (nodes: readonly string[], running: boolean): Import[] =>
+  nodes.map((node, n) => ({
+    key: `${running ? 'running' : 'waiting'}/${n}`,
+    namespace: 'ns',
+    since: `2026-01-01T00:00:0${n}Z`,
+    host: '',
+    node,
+    running,
+  }));
+const began = (list: readonly Import[]): number =>
+  list.filter(({ running }) => !running).length - turnsOf(list, LIMITS).size;
+const FIVE = ['', '', '', '', ''];
+
+test.each([
+  ['no node is known', [], 3],
+  ['the only one is full', ['n1', 'n1', 'n1'], 0],
+  ['the only one has room', ['n1', 'n1'], 1],
+  ['some are not placed yet', ['n1', '', ''], 0],
+  ['of two, one has room', ['n1', 'n1', 'n1', 'n2'], 2],
+  ['each got one', ['n1', 'n2', 'n3'], 5],
+])('where the scheduler chooses, and %s', (_, running, expected) => {
+  expect(began([...placed(running, true), ...placed(FIVE, false)])).toBe(expected);
+});
+
+interface Term {
+  readonly key: string;
+  readonly operator?: string;
+  readonly values: string[];
+}
+const inside = (...terms: readonly (readonly Term[])[]): Stored<PersistentVolume> => ({
+  metadata: { name: 'volume', uid: 'uid', resourceVersion: '1' },
+  spec: {
+    nodeAffinity: {
+      required: {
+        nodeSelectorTerms: terms.map((of) => ({
+          matchExpressions: of.map(({ key, operator = 'In', values }) => ({ key, operator, values })),
+        })),
+      },
+    },
+  },
+});
+
+test.each<[string, Stored<PersistentVolume> | undefined, string | undefined]>([
+  ['of Kubernetes', inside([{ key: 'kubernetes.io/hostname', values: ['n1'] }]), 'n1'],
+  ['of a driver', inside([{ key: 'topology.hostpath.csi/node', values: ['n1'] }]), 'n1'],
+  [
+    'beside a zone',
+    inside([
+      { key: 'topology.kubernetes.io/zone', values: ['z'] },
+      { key: 'openebs.io/nodename', values: ['n1'] },
+    ]),
+    'n1',
+  ],
+  ['of a zone', inside([{ key: 'topology.kubernetes.io/zone', values: ['z'] }]), undefined],
+  ['of several nodes', inside([{ key: 'kubernetes.io/hostname', values: ['n1', 'n2'] }]), undefined],
+  [
+    'of one or another',
+    inside(...['n1', 'n2'].map((node) => [{ key: 'kubernetes.io/hostname', values: [node] }])),
+    undefined,
+  ],
+  ['of all but one', inside([{ key: 'kubernetes.io/hostname', operator: 'NotIn', values: ['n1'] }]), undefined],
+  ['of everywhere', inside(), undefined],
+  ['that is not there', undefined, undefined],
+])('the node of a volume %s', (_, volume, expected) => {
+  expect(nodeOf(volume)).toBe(expected);
+});
+
 test('says the place, what is full, and its limit', () => {
   const full = { what: 'node', name: 'n1', limit: 3 } as const;
   expect(waitsFor({ place: 2, waiting: 7, full })).toBe(
     'waits for its turn, place 2 of 7: 3 imports are under way on node n1, which is the limit',
+  );
+  expect(waitsFor({ place: 1, waiting: 1, full: { what: 'nodes', name: '', limit: 3 } })).toBe(
+    'waits for its turn, place 1 of 1: on average 3 imports are under way on each node that has any, which is the limit',
   );
   expect(waitsFor({ place: 48, waiting: 51, full })).toContain('place more than 20 of more than 50');
 });
