@@ -1,7 +1,9 @@
 // The webhooks: an API server asks here whether objects of CDI are right before it stores them.
 import { setTimeout as sleep } from 'node:timers/promises';
+import type { TlsRules } from '../api/tls-rules.ts';
 import { Kube } from '../kube/client.ts';
 import { inCluster } from '../kube/in-cluster.ts';
+import { tlsRules } from '../profile/tls-profile.ts';
 import { livesOf } from './authority.ts';
 import { Certificates } from './certificates.ts';
 import { logTo } from './log.ts';
@@ -40,6 +42,8 @@ try {
   await Promise.race([sight.synced(), stopped]);
   const certificates = new Certificates(kube, { namespace, lives: () => livesOf(sight.installation), log });
   let server: WebhookServer | undefined;
+  const rules = (): TlsRules => tlsRules(sight.config?.spec?.tlsSecurityProfile);
+  sight.watchConfig(() => server?.speak(rules()));
   while (!stop.signal.aborted) {
     let delay = LOOK * (0.75 + Math.random() / 2);
     try {
@@ -47,7 +51,7 @@ try {
       if (server) server.show(pair);
       else {
         const isReady = (): boolean => sight.isSynced && !stop.signal.aborted;
-        server = await WebhookServer.start({ ...settings, routes: routesOf(sight), isReady, log }, pair);
+        server = await WebhookServer.start({ ...settings, routes: routesOf(sight), isReady, log }, pair, rules());
         log('info', 'answers API servers', { port: server.port });
       }
     } catch (error) {

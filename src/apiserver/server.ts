@@ -3,7 +3,9 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import { createServer, type Server } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import type { SecureContextOptions } from 'node:tls';
+import type { TlsRules } from '../api/tls-rules.ts';
 import type { Pair } from '../pki/authority.ts';
+import { tlsContext } from '../pki/tls.ts';
 import type { Log } from './log.ts';
 import { type AdmissionRequest, ReviewError, requestIn, reviewOf, unjudged } from './review.ts';
 import type { Judge } from './routes.ts';
@@ -33,20 +35,24 @@ const IDLE = 120_000;
 export class WebhookServer implements AsyncDisposable {
   readonly #options: ServerOptions;
   readonly #server: Server;
+  #pair: Pair;
+  #rules: TlsRules;
   /** Bytes that the reviews which are being read may have. */
   #reserved = 0;
 
-  private constructor(options: ServerOptions, pair: Pair) {
+  private constructor(options: ServerOptions, pair: Pair, rules: TlsRules) {
     this.#options = options;
+    this.#pair = pair;
+    this.#rules = rules;
     const limits = { headersTimeout: HEADER, requestTimeout: REQUEST, keepAliveTimeout: IDLE };
-    this.#server = createServer({ ...limits, ...contextOf(pair) }, (request, response) => {
+    this.#server = createServer({ ...limits, ...contextOf(pair, rules) }, (request, response) => {
       void this.#handle(request, response);
     });
     this.#server.maxConnections = CONNECTIONS;
   }
 
-  static async start(options: ServerOptions, pair: Pair): Promise<WebhookServer> {
-    const started = new WebhookServer(options, pair);
+  static async start(options: ServerOptions, pair: Pair, rules: TlsRules): Promise<WebhookServer> {
+    const started = new WebhookServer(options, pair, rules);
     started.#server.listen(options.port, options.host);
     await once(started.#server, 'listening');
     return started;
@@ -58,7 +64,14 @@ export class WebhookServer implements AsyncDisposable {
 
   /** Shows another certificate from now on. Connections that are there go on. */
   show(pair: Pair): void {
-    this.#server.setSecureContext(contextOf(pair));
+    this.#pair = pair;
+    this.#server.setSecureContext(contextOf(pair, this.#rules));
+  }
+
+  /** Speaks otherwise from now on, with whoever comes. */
+  speak(rules: TlsRules): void {
+    this.#rules = rules;
+    this.#server.setSecureContext(contextOf(this.#pair, rules));
   }
 
   async #handle(request: IncomingMessage, response: ServerResponse): Promise<void> {
@@ -127,8 +140,8 @@ export class WebhookServer implements AsyncDisposable {
   }
 }
 
-function contextOf({ certificate, key }: Pair): SecureContextOptions {
-  return { cert: certificate, key, minVersion: 'TLSv1.2' };
+function contextOf({ certificate, key }: Pair, rules: TlsRules): SecureContextOptions {
+  return { cert: certificate, key, ...tlsContext(rules) };
 }
 
 function say(response: ServerResponse, status: number, text: string): void {

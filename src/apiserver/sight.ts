@@ -68,6 +68,11 @@ export class Sight {
     return [this.#storageClasses, this.#profiles, this.#volumes, this.#configs, this.#installations];
   }
 
+  /** `changed` is told of each change of the configuration. */
+  watchConfig(changed: () => void): void {
+    this.#configs.watch(changed);
+  }
+
   get config(): Stored<CdiConfig> | undefined {
     return this.#configs.get(CONFIG);
   }

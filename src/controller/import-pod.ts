@@ -3,6 +3,7 @@ import { ANNOTATION } from '../api/claim.ts';
 import { APP, LABEL } from '../api/label.ts';
 import type { Stored } from '../api/meta.ts';
 import { resourceName } from '../api/names.ts';
+import { tlsEnvironment } from '../pki/tls.ts';
 import { recommendedLabels, type Settings, type WorkerSettings } from './settings.ts';
 
 /** virt-launcher's user: disks belong to it (CDI's and KubeVirt's). */
@@ -165,7 +166,7 @@ function numbered(annotations: Readonly<Record<string, string>>, prefix: string)
 function environmentOf(
   annotations: Readonly<Record<string, string>>,
   { claim, target, owner, overhead, insecure, proxyCertificates }: ImportPod,
-  { proxy }: WorkerSettings,
+  { proxy, tls }: WorkerSettings,
 ): EnvVar[] {
   const said = (key: string): string => annotations[key] ?? '';
   const source = SOURCES.includes(said(ANNOTATION.source)) ? said(ANNOTATION.source) : 'http';
@@ -193,6 +194,7 @@ function environmentOf(
     PREALLOCATION: said(ANNOTATION.preallocationRequested) || 'false',
     IMPORTER_REGISTRY_IMAGE_ARCHITECTURE: said(ANNOTATION.registryArchitecture),
     IMPORTER_CHECKSUM: said(ANNOTATION.checksum),
+    ...tlsEnvironment(tls),
     ...(secret && source === 'gcs' ? { GOOGLE_APPLICATION_CREDENTIALS: '/google/credentials.json' } : {}),
     ...(annotations[ANNOTATION.certConfigMap] ? { IMPORTER_CERT_DIR: '/certs' } : {}),
     ...(proxyCertificates ? { IMPORTER_PROXY_CERT_DIR: '/proxycerts/' } : {}),

@@ -30,9 +30,9 @@ const log = logTo(
   () => verbose,
 );
 try {
-  const server = inCluster(process.env);
-  const settings = settingsOf(process.env, await server.namespace());
-  await using kube = new Kube(server);
+  const api = inCluster(process.env);
+  const settings = settingsOf(process.env, await api.namespace());
+  await using kube = new Kube(api);
   await using recorder = new Recorder(kube, { component: COMPONENT, instance: settings.identity });
   const world = new World(kube, (kind, error) => log('debug', `watching ${kind}: ${String(error)}`));
   let ready = false;
@@ -40,12 +40,13 @@ try {
   const metrics = new Metrics(world);
   kube.asked = metrics.asked;
   // Of its own: it answers also when this process does not act.
-  await using asker = new Kube(server);
-  await using _metrics = await serveMetrics(METRICS_PORT, asker, () => metrics.page());
+  await using asker = new Kube(api);
   await using progress = new Progress();
   const views = new Views(world, settings, progress.of);
+  await using server = await serveMetrics(METRICS_PORT, asker, () => metrics.page(), views.tls);
   world.configs.watch(() => {
-    verbose = (views.config?.spec?.logVerbosity ?? 1) > 1;
+    verbose = (views.config.spec?.logVerbosity ?? 1) > 1;
+    server.speak(views.tls);
   });
   const actor = new Actor(kube, recorder, (resource, object) => world.learn(resource, object));
   const watching = world.run(stop.signal);

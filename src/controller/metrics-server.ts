@@ -2,9 +2,12 @@ import { once } from 'node:events';
 import type { IncomingMessage } from 'node:http';
 import { createServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
+import type { SecureContextOptions } from 'node:tls';
 import { ACCESS_REVIEWS, TOKEN_REVIEWS } from '../api/resource.ts';
+import type { TlsRules } from '../api/tls-rules.ts';
 import type { Kube } from '../kube/client.ts';
 import { authority, issue } from '../pki/authority.ts';
+import { tlsContext } from '../pki/tls.ts';
 
 const PATH = '/metrics';
 /** Milliseconds that the certificate is valid, which nobody can know beforehand: longer than any process. */
@@ -17,6 +20,12 @@ const TOGETHER = 8;
 /** Milliseconds for a request to arrive. */
 const PATIENCE = 10_000;
 
+export interface MetricsServer extends AsyncDisposable {
+  readonly port: number;
+  /** Speaks otherwise from now on, with whoever comes. */
+  speak(rules: TlsRules): void;
+}
+
 /**
  * Serves metrics over TLS to whoever may read them: a token that the API server knows, and the right to get the path
  * (Kubernetes, "Authorization Overview", non-resource URLs). 401 without a token that is good, 403 without the right, 503 while
@@ -26,7 +35,8 @@ export async function serveMetrics(
   port: number,
   kube: Kube,
   page: () => Promise<string>,
-): Promise<AsyncDisposable & { readonly port: number }> {
+  rules: TlsRules,
+): Promise<MetricsServer> {
   const issuer = await authority('diskferry metrics', LIFE);
   const wanted = {
     commonName: 'cdi-prometheus-metrics',
@@ -34,9 +44,10 @@ export async function serveMetrics(
     use: 'server',
   } as const;
   const { certificate, key } = await issue(issuer, { ...wanted, duration: LIFE });
+  const contextOf = (spoken: TlsRules): SecureContextOptions => ({ cert: certificate, key, ...tlsContext(spoken) });
   const limits = { headersTimeout: PATIENCE, requestTimeout: PATIENCE, handshakeTimeout: PATIENCE };
   let asking = 0;
-  const server = createServer({ ...limits, cert: certificate, key }, async (request, response) => {
+  const server = createServer({ ...limits, ...contextOf(rules) }, async (request, response) => {
     const say = (status: number, text: string, type = 'text/plain'): void =>
       void response.writeHead(status, { 'content-type': `${type}; charset=utf-8` }).end(text);
     if (request.url?.split('?')[0] !== PATH) return say(404, 'not found\n');
@@ -61,6 +72,7 @@ export async function serveMetrics(
   await once(server, 'listening');
   return {
     port: (server.address() as AddressInfo).port,
+    speak: (spoken) => server.setSecureContext(contextOf(spoken)),
     async [Symbol.asyncDispose]() {
       server.closeAllConnections();
       server.close();

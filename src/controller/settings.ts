@@ -1,5 +1,6 @@
 import type { LocalObjectReference, ResourceRequirements } from 'kubernetes-types/core/v1.js';
 import type { NodePlacement } from '../api/config.ts';
+import type { TlsRules } from '../api/tls-rules.ts';
 
 /** What the controller was started with. */
 export interface Settings {
@@ -20,6 +21,8 @@ export interface WorkerSettings {
   readonly pullSecrets: readonly LocalObjectReference[];
   readonly proxy: { readonly http: string; readonly https: string; readonly none: string };
   readonly verbosity: number;
+  /** How their servers of metrics speak. */
+  readonly tls: TlsRules;
 }
 
 /** Throws with the names of what is missing. */

@@ -5,10 +5,12 @@ import type { Cdi, CdiConfig } from '../api/config.ts';
 import type { DataVolume } from '../api/datavolume.ts';
 import { controllerOf, keyOf, type Stored } from '../api/meta.ts';
 import { resourceName } from '../api/names.ts';
+import type { TlsRules } from '../api/tls-rules.ts';
 import { classFor, classOf, hasCsiDriver, waitsForConsumer } from '../profile/classes.ts';
 import { configOf, hasGate } from '../profile/config.ts';
 import { overheadOf } from '../profile/overhead.ts';
 import { type Rendered, renderClaim } from '../profile/render.ts';
+import { tlsRules } from '../profile/tls-profile.ts';
 import { ofDataVolume } from '../profile/wanted.ts';
 import { CONFIG, type ConfigSeen } from './decide/config.ts';
 import { type ImportSeen, isImport, isOver, wantsPod } from './decide/import.ts';
@@ -224,7 +226,13 @@ export class Views {
       pullSecrets: status.imagePullSecrets ?? [],
       proxy: { http: HTTPProxy, https: HTTPSProxy, none: noProxy },
       verbosity: spec.logVerbosity ?? 1,
+      tls: this.tls,
     };
+  }
+
+  /** How servers of the installation speak. */
+  get tls(): TlsRules {
+    return tlsRules(this.config.spec?.tlsSecurityProfile);
   }
 
   /** A claim that is bound needs no consumer; one whose class waits for one gets it where nobody else is to be waited for. */

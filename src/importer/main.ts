@@ -7,6 +7,7 @@ import { FerryError } from '../dataplane/errors.ts';
 import { scratchOf } from '../dataplane/scratch.ts';
 import type { Snapshot } from '../dataplane/transfer.ts';
 import { transfer } from '../dataplane/transfer.ts';
+import { tlsRulesIn } from '../pki/tls.ts';
 import { type Job, JobError, jobOf, type Mounts } from './job.ts';
 import { type Metrics, serveMetrics } from './metrics.ts';
 import { type Ending, failed, succeeded } from './report.ts';
@@ -53,7 +54,7 @@ async function run(signal: AbortSignal): Promise<Ending> {
   let metrics: Metrics | undefined;
   try {
     job = jobOf(process.env, mounts);
-    metrics = await serveMetrics(METRICS_PORT, job.owner);
+    metrics = await serveMetrics(METRICS_PORT, job.owner, tlsRulesIn(process.env));
     const target = targetOf(job);
     say(`importing ${job.kind} into ${target}`);
     const carried = {

@@ -3,6 +3,8 @@ import type { webcrypto } from 'node:crypto';
 import { once } from 'node:events';
 import { createServer, type Server } from 'node:https';
 import { X509CertificateGenerator } from '@peculiar/x509';
+import type { TlsRules } from '../api/tls-rules.ts';
+import { tlsContext } from '../pki/tls.ts';
 
 /** A page for Prometheus, over TLS with a certificate of its own, as CDI's controller and dashboards ask for it. */
 export interface Metrics extends AsyncDisposable {
@@ -13,14 +15,17 @@ export interface Metrics extends AsyncDisposable {
 /** Days that the certificate is valid: longer than any import. */
 const DAYS = 365;
 
-/** Serves on `port`, whatever the path. `owner` is the label of the progress. */
-export async function serveMetrics(port: number, owner: string): Promise<Metrics> {
+/** Serves on `port`, whatever the path. `owner` is the label of the progress; without `rules` it speaks as Node does. */
+export async function serveMetrics(port: number, owner: string, rules: TlsRules | undefined): Promise<Metrics> {
   const { certificate, key } = await selfSigned();
   const state = { progress: 0 };
-  const server: Server = createServer({ cert: certificate, key }, (_request, response) => {
-    response.writeHead(200, { 'content-type': 'text/plain; version=0.0.4; charset=utf-8' });
-    response.end(page(state.progress, owner));
-  });
+  const server: Server = createServer(
+    { cert: certificate, key, ...(rules ? tlsContext(rules) : {}) },
+    (_request, response) => {
+      response.writeHead(200, { 'content-type': 'text/plain; version=0.0.4; charset=utf-8' });
+      response.end(page(state.progress, owner));
+    },
+  );
   server.listen(port);
   await once(server, 'listening');
   return {

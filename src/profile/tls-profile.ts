@@ -1,12 +1,5 @@
 import type { TlsSecurityProfile } from '../api/config.ts';
-
-/** What servers speak at least, and with which ciphers, the most wanted first. */
-export interface TlsRules {
-  /** As Go names it: `VersionTLS12`. */
-  readonly minVersion: string;
-  /** As OpenSSL names them. Of TLS 1.2 and before, and of 1.3. */
-  readonly ciphers: readonly string[];
-}
+import type { TlsRules } from '../api/tls-rules.ts';
 
 /** https://wiki.mozilla.org/Security/Server_Side_TLS, version 5.0, as OpenShift's TLSSecurityProfile has it. */
 const MODERN = ['TLS_AES_128_GCM_SHA256', 'TLS_AES_256_GCM_SHA384', 'TLS_CHACHA20_POLY1305_SHA256'];

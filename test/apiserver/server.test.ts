@@ -9,6 +9,7 @@ import { routesOf } from '../../src/apiserver/routes.ts';
 import { WebhookServer } from '../../src/apiserver/server.ts';
 import type { Sight } from '../../src/apiserver/sight.ts';
 import { authority, issue, type Pair } from '../../src/pki/authority.ts';
+import { tlsRules } from '../../src/profile/tls-profile.ts';
 
 const MIB = 2 ** 20;
 let server: WebhookServer;
@@ -27,7 +28,11 @@ beforeAll(async () => {
   agent = new Agent({ connect: { ca } });
   const routes = new Map([['/judge', (asked: AdmissionRequest, signal: AbortSignal) => judge(asked, signal)]]);
   const options = { host: '127.0.0.1', port: 0, routes, isReady: () => isReady };
-  server = await WebhookServer.start({ ...options, log: (_, message) => log.push(message) }, first as Pair);
+  server = await WebhookServer.start(
+    { ...options, log: (_, message) => log.push(message) },
+    first as Pair,
+    tlsRules(undefined),
+  );
 });
 afterAll(async () => {
   await agent?.destroy();

@@ -33,6 +33,16 @@ test.each([
   expect(found?.spec?.containers[0]?.env).toContainEqual({ name: 'IMPORTER_SOURCE', value: expected });
 });
 
+test('the pod is told how its server of metrics is to speak', () => {
+  const found = made<Pod>(decideImport(importSeen()), 'Pod');
+  expect(found?.spec?.containers[0]?.env).toEqual(
+    expect.arrayContaining([
+      { name: 'TLS_MIN_VERSION', value: 'VersionTLS12' },
+      { name: 'TLS_CIPHERS', value: 'TLS_AES_128_GCM_SHA256,ECDHE-RSA-AES128-GCM-SHA256' },
+    ]),
+  );
+});
+
 test('a claim that others fill is none of ours', () => {
   const claim = importing({ annotations: { [ANNOTATION.endpoint]: 'http://x/disk' } });
   expect(isImport(claim)).toBe(true);

@@ -111,6 +111,7 @@ export function importSeen(more: Partial<ImportSeen> = {}): ImportSeen {
       pullSecrets: [],
       proxy: { http: '', https: '', none: '' },
       verbosity: 1,
+      tls: { minVersion: 'VersionTLS12', ciphers: ['TLS_AES_128_GCM_SHA256', 'ECDHE-RSA-AES128-GCM-SHA256'] },
     },
     now: '2026-01-01T00:01:00Z',
     ...more,

@@ -23,6 +23,7 @@ import { GI, RULES, type Thing, URL } from '../apiserver/rules.ts';
 import { AdmissionCluster, type Process } from '../support/admission-cluster.ts';
 import { type Answer, Answers } from '../support/answers.ts';
 import { ADMIN } from '../support/apiserver.ts';
+import { handshake } from '../support/handshake.ts';
 
 let cluster: AdmissionCluster;
 let answers: Answers;
@@ -305,6 +306,17 @@ test('the feature gate of the configuration lets DataVolumes take claims', async
   await store(CDI_CONFIGS, { metadata: { name: 'config' }, spec });
   await expect.poll(async () => (await create(DATA_VOLUMES, wanted)).status, { timeout: 10_000 }).toBe(201);
   await remove(CDI_CONFIGS, 'config');
+});
+
+test('the configuration says how the webhooks speak TLS, while they run', async () => {
+  const old = (): Promise<string> => handshake(program.port, '-tls1_2');
+  expect(await old()).toMatch(/^TLSv1\.2 /);
+  const spec = { tlsSecurityProfile: { type: 'Modern', modern: {} } };
+  await store(CDI_CONFIGS, { metadata: { name: 'config' }, spec });
+  await expect.poll(old, { timeout: 10_000 }).toBe('refused');
+  expect(await handshake(program.port)).toMatch(/^TLSv1\.3 /);
+  await remove(CDI_CONFIGS, 'config');
+  await expect.poll(old, { timeout: 10_000 }).toMatch(/^TLSv1\.2 /);
 });
 
 test('what cannot be looked at is not let through, and told', async () => {

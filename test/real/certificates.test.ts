@@ -15,6 +15,7 @@ import { Sight } from '../../src/apiserver/sight.ts';
 import { configurationOf, WEBHOOKS, type WebhookConfiguration } from '../../src/apiserver/webhooks.ts';
 import { Kube } from '../../src/kube/client.ts';
 import type { Pair } from '../../src/pki/authority.ts';
+import { tlsRules } from '../../src/profile/tls-profile.ts';
 import { AdmissionCluster, SYSTEM } from '../support/admission-cluster.ts';
 import { Answers } from '../support/answers.ts';
 import { freePort } from '../support/nginx.ts';
@@ -184,7 +185,8 @@ describe('with the webhooks registered', () => {
       log: logTo((line) => log.push(line)),
     });
     const options = { host: '127.0.0.1', port: cluster.port, routes: routesOf(sight), isReady: () => true };
-    const server = await WebhookServer.start({ ...options, log: () => undefined }, await renewing.renew(signal));
+    const pair = await renewing.renew(signal);
+    const server = await WebhookServer.start({ ...options, log: () => undefined }, pair, tlsRules(undefined));
     const spec = { source: { blank: {} }, storage: { resources: { requests: { storage: '1Gi' } } } };
     const wanted = { apiVersion: 'cdi.kubevirt.io/v1beta1', kind: 'DataVolume', metadata: { name: 'disk' }, spec };
     const created = async (): Promise<string> => {

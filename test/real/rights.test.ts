@@ -9,6 +9,7 @@ import type { Stored } from '../../src/api/meta.ts';
 import { type ApiServer, startApiServer } from '../support/apiserver.ts';
 import { type ControllerProcess, startController } from '../support/controller-process.ts';
 import { found } from '../support/found.ts';
+import { handshake } from '../support/handshake.ts';
 import { shell } from '../support/images.ts';
 import { kubectlOf, type Manifest, rendered } from '../support/kubectl.ts';
 import { tempdir } from '../support/tempdir.ts';
@@ -240,6 +241,19 @@ test('metrics are for who may read them: 401, 403, 200', async () => {
   expect(text).toMatch(/^diskferry_controller_lists_total\{kind="datavolumes"\} 1$/m);
   expect((await controller.metrics(await reader(), '/')).status).toBe(404);
 });
+
+test('the configuration says how TLS is spoken, while it runs', async () => {
+  const old = (): Promise<string> => handshake(controller.metricsPort, '-tls1_2');
+  expect(await old()).toMatch(/^TLSv1\.2 /);
+  const cdi = '/apis/cdi.kubevirt.io/v1beta1/cdis/cdi';
+  const speak = (tlsSecurityProfile: object | null): Promise<unknown> =>
+    merged(cdi, { spec: { config: { tlsSecurityProfile } } });
+  await speak({ type: 'Modern', modern: {} });
+  await expect.poll(old, { timeout: 20_000 }).toBe('refused');
+  expect((await controller.metrics(await reader())).status).toBe(200);
+  await speak(null);
+  await expect.poll(old, { timeout: 20_000 }).toMatch(/^TLSv1\.2 /);
+}, 60_000);
 
 test('one that does not act is ready, and tells nothing of the cluster that would be added up', async () => {
   await using second = await startController(api, 'second');

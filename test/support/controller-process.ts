@@ -19,6 +19,7 @@ export interface Answer {
 
 export interface ControllerProcess extends AsyncDisposable {
   readonly child: ChildProcess;
+  readonly metricsPort: number;
   said(): string;
   /** What it answers to the kubelet; status 0 where it does not listen yet. */
   probe(path: string): Promise<Answer>;
@@ -61,6 +62,7 @@ export async function startController(api: ApiServer, name: string): Promise<Con
   };
   return {
     child,
+    metricsPort: metrics,
     said: () => log,
     probe: (path) => ask(`http://127.0.0.1:${health}${path}`).catch((error) => ({ status: 0, text: String(error) })),
     metrics: (token, path = '/metrics') => ask(`https://127.0.0.1:${metrics}${path}`, token),

@@ -1,10 +1,11 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { join } from 'node:path';
-import type { TlsOptions } from 'node:tls';
+import type { SecureContextOptions } from 'node:tls';
 import { parseOverhead } from '../../api/overhead.ts';
 import { parseBytes } from '../../api/quantity.ts';
 import type { Claim } from '../../dataplane/claim.ts';
 import { FerryError } from '../../dataplane/errors.ts';
+import { TLS_VERSIONS, tlsContext, tlsRulesIn } from '../../pki/tls.ts';
 import type { CertificateFiles } from '../certificates.ts';
 
 /** What the pod is to do, from its environment: the contract of CDI's upload server (docs/uploadserver.md). */
@@ -14,7 +15,7 @@ export interface Settings {
   /** Without it, it speaks plain HTTP, to anybody. */
   readonly tls?: {
     readonly files: Required<CertificateFiles>;
-    readonly versions: { readonly minVersion: NonNullable<TlsOptions['minVersion']>; readonly ciphers?: string };
+    readonly versions: SecureContextOptions;
   };
   /** Common name that the certificate of a client must have. */
   readonly client: string;
@@ -30,13 +31,6 @@ export interface Settings {
 /** Where a block volume is; else the destination is a file. */
 const DEVICE = '/dev/cdi-block-volume';
 const FILE = '/data/disk.img';
-/** Go's names of versions, which the controller gives. */
-const VERSIONS: Readonly<Record<string, NonNullable<TlsOptions['minVersion']>>> = {
-  VersionTLS10: 'TLSv1.2',
-  VersionTLS11: 'TLSv1.2',
-  VersionTLS12: 'TLSv1.2',
-  VersionTLS13: 'TLSv1.3',
-};
 
 /** Throws BAD_SPEC with the name of what is wrong. `root` stands in front of paths, for tests. */
 export function settingsOf(env: NodeJS.ProcessEnv, root: string): Settings {
@@ -53,10 +47,8 @@ export function settingsOf(env: NodeJS.ProcessEnv, root: string): Settings {
   if (Number.isNaN(deadline)) throw wrong(`DEADLINE '${env.DEADLINE}' is no time (RFC 3339)`);
   if (key && !(certificate && clients))
     throw wrong('TLS_KEY_FILE is set, and TLS_CERT_FILE or CLIENT_CERT_FILE is not');
-  const version = env.TLS_MIN_VERSION ?? '';
-  const minVersion = VERSIONS[version === '' ? 'VersionTLS12' : version];
-  if (minVersion === undefined)
-    throw wrong(`TLS_MIN_VERSION '${version}' is none of ${Object.keys(VERSIONS).join(', ')}`);
+  const rules = tlsRulesIn(env);
+  if (!rules) throw wrong(`TLS_MIN_VERSION '${env.TLS_MIN_VERSION}' is none of ${TLS_VERSIONS.join(', ')}`);
   const uid = env.DISKFERRY_CLAIM_UID;
   return {
     host: env.LISTEN_ADDRESS || '0.0.0.0',
@@ -65,7 +57,7 @@ export function settingsOf(env: NodeJS.ProcessEnv, root: string): Settings {
       ? {
           tls: {
             files: { key, certificate, authorities: clients },
-            versions: { minVersion, ...(env.TLS_CIPHERS ? { ciphers: env.TLS_CIPHERS.replaceAll(',', ':') } : {}) },
+            versions: tlsContext(rules),
           },
         }
       : {}),
