@@ -180,7 +180,7 @@ function environmentOf(
     // The journal's key: of the target, since the claim in its place may be made again.
     DISKFERRY_CLAIM_UID: target.metadata.uid,
     FILESYSTEM_OVERHEAD: overhead,
-    INSECURE_TLS: String(insecure || said(ANNOTATION.insecureSkipVerify) === 'true'),
+    INSECURE_TLS: String(insecureOf(source, said(ANNOTATION.insecureSkipVerify), insecure)),
     IMPORTER_DISK_ID: said(ANNOTATION.diskId),
     IMPORTER_UUID: said(ANNOTATION.uuid),
     IMPORTER_BACKING_FILE: said(ANNOTATION.backingFile),
@@ -210,6 +210,12 @@ function environmentOf(
     ...(secret && source !== 'gcs' ? credentials(secret) : []),
     { name: 'NODE_NAME', valueFrom: { fieldRef: { fieldPath: 'spec.nodeName' } } },
   ];
+}
+
+/** Of a registry the configuration says it, of a web server and an engine their user (CDI). */
+function insecureOf(source: string, said: string, configured: boolean): boolean {
+  if (source === 'registry') return configured;
+  return (source === 'http' || source === 'imageio') && said === 'true';
 }
 
 function credentials(secret: string): EnvVar[] {

@@ -85,6 +85,8 @@ export interface SourceOptions {
   readonly credentials?: { readonly username: string; readonly password: string };
   /** PEM bundle that is trusted beside the system's. */
   readonly ca?: string;
+  /** Nobody looks whose certificate a server shows, or whether it shows its own. Default false: http(s) and ovirt only. */
+  readonly insecureTls?: boolean;
   /** Follow a redirect from https to http. Default false: it would give up what https promised. */
   readonly insecureRedirects?: boolean;
   /** `exec:` is allowed: a person at the command line gave the source. Default false. */

@@ -169,6 +169,7 @@ function optionsOf(kind: string, env: NodeJS.ProcessEnv, mounts: Mounts): Source
     ...(certificates.length === 0 ? {} : { ca: certificates.join('\n') }),
     ...(kind === 's3' && endpoint ? { s3: s3Of(endpoint) } : {}),
     ...(kind === 'registry' ? { registry: { insecure } } : {}),
+    ...(kind === 'http' || kind === 'imageio' ? { insecureTls: insecure } : {}),
     // A stage after the first: only what has changed since the one before it.
     ...(kind === 'imageio' && env.IMPORTER_PREVIOUS_CHECKPOINT
       ? { changedSince: env.IMPORTER_PREVIOUS_CHECKPOINT }

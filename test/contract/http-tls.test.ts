@@ -100,6 +100,15 @@ describe('https', () => {
     expect(error).toMatchObject({ code: 'DENIED', message: /subject images.example.org.* is for another host/ });
   });
 
+  test('whatever certificate it is, where nobody is to look; a redirect to http is refused all the same', async () => {
+    for (const url of [server.url, expired.url, elsewhere.url]) {
+      const context = testContext();
+      await using source = await openSource(`${url}/disk.img`, { insecureTls: true }, context);
+      expect((await collect(source.read({ from: 0 }, context.signal))).equals(content)).toBe(true);
+    }
+    expect(await thrown(open(`${server.url}/down`, { insecureTls: true }))).toMatchObject({ code: 'UNSAFE' });
+  });
+
   test('a bundle without a certificate', async () => {
     expect(await thrown(open(`${server.url}/x`, { ca: 'nothing' }))).toMatchObject({
       code: 'BAD_SPEC',

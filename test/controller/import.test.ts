@@ -33,6 +33,20 @@ test.each([
   expect(found?.spec?.containers[0]?.env).toContainEqual({ name: 'IMPORTER_SOURCE', value: expected });
 });
 
+test.each([
+  ['http', 'true', false, 'true'],
+  ['imageio', 'true', false, 'true'],
+  ['http', 'false', true, 'false'],
+  ['registry', '', true, 'true'],
+  ['registry', 'true', false, 'false'],
+  ['s3', 'true', true, 'false'],
+])('the source %s that says %o, in a list of registries: %o, is insecure: %s', (source, said, insecure, expected) => {
+  const claim = importing({ annotations: { [ANNOTATION.source]: source, [ANNOTATION.insecureSkipVerify]: said } });
+  const pods = { owner: 'dv-uid', overhead: '0.06', insecure };
+  const found = made<Pod>(decideImport(importSeen({ claim, pods })), 'Pod');
+  expect(found?.spec?.containers[0]?.env).toContainEqual({ name: 'INSECURE_TLS', value: expected });
+});
+
 test('the pod is told how its server of metrics is to speak', () => {
   const found = made<Pod>(decideImport(importSeen()), 'Pod');
   expect(found?.spec?.containers[0]?.env).toEqual(

@@ -16,6 +16,7 @@ import { LOGIN, type Registry, startRegistry } from '../support/registry.ts';
 import { FIRST, SECOND, SIZE as STATE_SIZE, STATES, shownBy, states, THIRD } from '../support/states.ts';
 import { gcsStore, KEY, type Store, s3Store } from '../support/stores.ts';
 import { type TempDir, tempdir } from '../support/tempdir.ts';
+import { authority } from '../support/tls.ts';
 
 const PROGRAM = fileURLToPath(new URL('../../dist/importer/main.js', import.meta.url));
 const SIZE = 48 * MiB;
@@ -178,6 +179,41 @@ describe('every source', () => {
     expect(await difference(at('disk.raw'), device.path, SIZE)).toBeUndefined();
     await rm(at('device'));
     for (const secret of [LOGIN.password, KEY.password]) expect(file.log + block.log).not.toContain(secret);
+  });
+
+  test('whatever certificate a web server, or an engine and its image service, shows, where nobody is to look', async () => {
+    const { ca, issue } = await authority(at('.'));
+    const tls = await issue('other', ['images.example.org']);
+    await writeFile(at('ca.pem'), ca);
+    await using site = await nginx({ root: at('www'), tls });
+    await using service = await imageService({ ...tls, ca: at('ca.pem') });
+    await using behind = await FakeEngine.start({
+      user: LOGIN.username,
+      password: LOGIN.password,
+      show: () => service.show(at('disk.raw'), SIZE),
+      images: () => `127.0.0.1:${service.port}`,
+      scheme: 'https',
+    });
+    const { origin } = new URL(behind.api);
+    await using front = await nginx({
+      root: at('www'),
+      tls,
+      server: `location /ovirt-engine/ { proxy_pass ${origin}; }`,
+    });
+    for (const env of [
+      { IMPORTER_SOURCE: 'http', IMPORTER_ENDPOINT: `${site.url}/disk.qcow2` },
+      {
+        ...ofEngine(),
+        ...credentials(LOGIN.username, LOGIN.password),
+        IMPORTER_ENDPOINT: `${front.url}/ovirt-engine/api`,
+      },
+    ]) {
+      const refused = await pod(env);
+      expect(refused, refused.log).toMatchObject({ exit: 1, message: expect.stringMatching(/is not trusted/) });
+      const { exit, log } = await pod({ ...env, INSECURE_TLS: 'true' });
+      expect(exit, log).toBe(0);
+      await fileIsDisk();
+    }
   });
 
   test('a container image that asks for labels', async () => {

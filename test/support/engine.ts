@@ -12,8 +12,9 @@ export interface EngineOptions {
   readonly show: (disk: string, snapshot: string | undefined, alone: boolean) => Promise<string>;
   /** Of every disk, from the first to the one that is written to. */
   readonly snapshots?: readonly string[];
-  /** `host:port` of the image service. */
+  /** `host:port` of the image service, and how it is spoken to: by http without it. */
   readonly images: () => string;
+  readonly scheme?: 'https';
 }
 
 export class FakeEngine implements AsyncDisposable {
@@ -105,7 +106,7 @@ export class FakeEngine implements AsyncDisposable {
 
   #shown(id: string, phase: string): unknown {
     const ticket = this.open.get(id)?.ticket;
-    const url = `http://${this.#options.images()}/images/${ticket}`;
+    const url = `${this.#options.scheme ?? 'http'}://${this.#options.images()}/images/${ticket}`;
     return { id, phase, ...(phase === 'transferring' ? { transfer_url: url } : {}) };
   }
 

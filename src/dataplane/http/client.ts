@@ -15,6 +15,8 @@ export interface HttpSpec {
   /** For servers that want more than fixed header fields. */
   readonly authorizer?: Authorizer;
   readonly ca?: string;
+  /** The certificates of servers are not looked at. */
+  readonly insecureTls?: boolean;
   readonly insecureRedirects: boolean;
   readonly environment: NodeJS.ProcessEnv;
   /** What people and checkpoints know the object by. Default: the URL without its query. */
@@ -47,7 +49,7 @@ export class Client {
   constructor(spec: HttpSpec, context: Context) {
     this.spec = spec;
     this.context = context;
-    this.connections = new Connections(spec.ca, spec.environment, context.guard);
+    this.connections = new Connections(spec.ca, spec.environment, context.guard, spec.insecureTls);
     this.#final = spec.url;
   }
 

@@ -59,15 +59,20 @@ export class Connections {
   readonly #ca: string | undefined;
   readonly #environment: NodeJS.ProcessEnv;
   readonly #guard: Guard | undefined;
+  readonly #isInsecure: boolean;
   readonly #dispatchers = new Map<string, Dispatcher>();
   readonly #certificates = new Map<string, Certificate>();
   #context: SecureContext | undefined;
 
-  /** `guard`: where direct connections may lead; a proxy was given by whoever runs this, and sees to its own. */
-  constructor(ca: string | undefined, environment: NodeJS.ProcessEnv, guard?: Guard) {
+  /**
+   * `guard`: where direct connections may lead; a proxy was given by whoever runs this, and sees to its own. `isInsecure`: any
+   * certificate of a server will do; a proxy's is looked at all the same.
+   */
+  constructor(ca: string | undefined, environment: NodeJS.ProcessEnv, guard?: Guard, isInsecure = false) {
     this.#ca = ca;
     this.#environment = environment;
     this.#guard = guard;
+    this.#isInsecure = isInsecure;
   }
 
   /** Throws BAD_SPEC when a proxy or the bundle of authorities cannot be understood, UNSAFE when the guard says so. */
@@ -131,6 +136,7 @@ export class Connections {
     const requestTls = {
       timeout: CONNECT_TIMEOUT,
       ...trust,
+      rejectUnauthorized: !this.#isInsecure,
       checkServerIdentity: (host: string, certificate: PeerCertificate): Error | undefined => {
         this.#certificates.set(host, describe(certificate));
         return checkServerIdentity(host, certificate);

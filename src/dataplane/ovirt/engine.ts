@@ -55,7 +55,8 @@ export class Engine implements AsyncDisposable {
   constructor(place: Place, context: Context) {
     this.#place = place;
     this.#context = context;
-    this.#connections = new Connections(place.http.ca, place.http.environment, context.guard);
+    const { ca, environment, insecureTls } = place.http;
+    this.#connections = new Connections(ca, environment, context.guard, insecureTls);
   }
 
   /** A token for user and password (RFC 6749 section 4.3), at the engine's own service. */

@@ -34,6 +34,7 @@ export const http: SourceDriver<HttpSpec> = {
       headers: options.headers ?? {},
       ...(credentials ? { authorization: basic(credentials.username, credentials.password) } : {}),
       ...(options.ca === undefined ? {} : { ca: options.ca }),
+      ...(options.insecureTls ? { insecureTls: true } : {}),
       insecureRedirects: options.insecureRedirects ?? false,
       environment: options.environment ?? process.env,
     };
