@@ -4,9 +4,9 @@ import { APP, LABEL } from '../api/label.ts';
 import type { Stored } from '../api/meta.ts';
 import { CONFIG_MAPS, type Resource, SECRETS } from '../api/resource.ts';
 import { type Kube, KubeError, type Written } from '../kube/client.ts';
+import type { Log } from '../kube/log.ts';
 import type { Pair } from '../pki/authority.ts';
 import { type Held, type Lives, next, type Subject } from './authority.ts';
-import type { Log } from './log.ts';
 import { SERVICE, WEBHOOKS, type Webhook } from './webhooks.ts';
 
 /** Objects in the namespace of the installation; as CDI's operator names them. */

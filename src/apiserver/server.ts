@@ -4,9 +4,9 @@ import { createServer, type Server } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import type { SecureContextOptions } from 'node:tls';
 import type { TlsRules } from '../api/tls-rules.ts';
+import type { Log } from '../kube/log.ts';
 import type { Pair } from '../pki/authority.ts';
 import { tlsContext } from '../pki/tls.ts';
-import type { Log } from './log.ts';
 import { type AdmissionRequest, ReviewError, requestIn, reviewOf, unjudged } from './review.ts';
 import type { Judge } from './routes.ts';
 

@@ -2,6 +2,7 @@ import type { PersistentVolumeClaim } from 'kubernetes-types/core/v1.js';
 import { keyOf, type Stored } from '../api/meta.ts';
 import { CONFIG_MAPS } from '../api/resource.ts';
 import { type Kube, KubeError } from '../kube/client.ts';
+import type { Log } from '../kube/log.ts';
 import { Queue } from '../kube/queue.ts';
 import type { Actor } from './act.ts';
 import { decideConfig } from './decide/config.ts';
@@ -12,7 +13,6 @@ import { decidePopulation, importSourceOf } from './decide/population.ts';
 import { decideProfile } from './decide/profile.ts';
 import { decideCron, decideDataSource, decideUnfilled, unfilledBy } from './decide/unserved.ts';
 import type { Decision, Refusal } from './decision.ts';
-import type { Log } from './log.ts';
 import { LASTING, type Views } from './views.ts';
 import { targetOf, type World } from './world.ts';
 

@@ -1,6 +1,5 @@
-import { once } from 'node:events';
 import { createServer } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import { type Listening, listen } from './listen.ts';
 
 /** What is asked by the kubelet. */
 export interface Health {
@@ -10,12 +9,9 @@ export interface Health {
 
 /**
  * Answers `/healthz` as long as the event loop turns, and `/readyz` when it may act. Without TLS and without a login: it says
- * nothing but that. Port 0 is any.
+ * nothing but that.
  */
-export async function serveHealth(
-  port: number,
-  { isReady }: Health,
-): Promise<AsyncDisposable & { readonly port: number }> {
+export function serveHealth(port: number, { isReady }: Health): Promise<Listening> {
   const server = createServer((request, response) => {
     const path = request.url?.split('?')[0];
     const [status, text] =
@@ -28,14 +24,5 @@ export async function serveHealth(
           : [404, 'not found'];
     response.writeHead(status as number, { 'content-type': 'text/plain', connection: 'close' }).end(`${text}\n`);
   });
-  server.listen(port);
-  await once(server, 'listening');
-  return {
-    port: (server.address() as AddressInfo).port,
-    async [Symbol.asyncDispose]() {
-      server.closeAllConnections();
-      server.close();
-      await once(server, 'close');
-    },
-  };
+  return listen(server, port);
 }

@@ -2,11 +2,11 @@
 import { Kube } from '../kube/client.ts';
 import { inCluster } from '../kube/in-cluster.ts';
 import { lead } from '../kube/lease.ts';
+import { logTo } from '../kube/log.ts';
 import { Recorder } from '../kube/recorder.ts';
 import { Actor } from './act.ts';
 import { Controller } from './controller.ts';
 import { serveHealth } from './health.ts';
-import { logTo } from './log.ts';
 import { Metrics } from './metrics.ts';
 import { serveMetrics } from './metrics-server.ts';
 import { Progress } from './progress.ts';

@@ -1,13 +1,12 @@
-import { once } from 'node:events';
 import type { IncomingMessage } from 'node:http';
 import { createServer } from 'node:https';
-import type { AddressInfo } from 'node:net';
 import type { SecureContextOptions } from 'node:tls';
 import { ACCESS_REVIEWS, TOKEN_REVIEWS } from '../api/resource.ts';
 import type { TlsRules } from '../api/tls-rules.ts';
 import type { Kube } from '../kube/client.ts';
 import { authority, issue } from '../pki/authority.ts';
 import { tlsContext } from '../pki/tls.ts';
+import { type Listening, listen } from './listen.ts';
 
 const PATH = '/metrics';
 /** Milliseconds that the certificate is valid, which nobody can know beforehand: longer than any process. */
@@ -20,8 +19,7 @@ const TOGETHER = 8;
 /** Milliseconds for a request to arrive. */
 const PATIENCE = 10_000;
 
-export interface MetricsServer extends AsyncDisposable {
-  readonly port: number;
+export interface MetricsServer extends Listening {
   /** Speaks otherwise from now on, with whoever comes. */
   speak(rules: TlsRules): void;
 }
@@ -68,17 +66,7 @@ export async function serveMetrics(
     }
   });
   server.maxConnections = CONNECTIONS;
-  server.listen(port);
-  await once(server, 'listening');
-  return {
-    port: (server.address() as AddressInfo).port,
-    speak: (spoken) => server.setSecureContext(contextOf(spoken)),
-    async [Symbol.asyncDispose]() {
-      server.closeAllConnections();
-      server.close();
-      await once(server, 'close');
-    },
-  };
+  return { ...(await listen(server, port)), speak: (spoken) => server.setSecureContext(contextOf(spoken)) };
 }
 
 function tokenOf({ headers }: IncomingMessage): string | undefined {

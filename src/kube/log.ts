@@ -2,8 +2,8 @@
 export type Log = (level: Level, message: string, about?: Readonly<Record<string, string | number>>) => void;
 type Level = 'debug' | 'info' | 'warn';
 
-/** To standard error. Debug where the configuration asks for more than little. */
-export function logTo(write: (line: string) => void, isVerbose: () => boolean): Log {
+/** The log of a program in a cluster. Debug is told while `isVerbose`. */
+export function logTo(write: (line: string) => void, isVerbose: () => boolean = () => false): Log {
   return (level, message, about = {}) => {
     if (level === 'debug' && !isVerbose()) return;
     write(`${JSON.stringify({ time: new Date().toISOString(), level, message, ...about })}\n`);
