@@ -24,8 +24,11 @@ export class Actor {
     this.#learn = learn;
   }
 
-  /** Throws KubeError where something has changed meanwhile, or the API server does not answer. */
-  async carryOut(decisions: readonly Decision[]): Promise<Carried> {
+  /**
+   * `say` is told what was made and deleted. Throws KubeError where something has changed meanwhile, or the API server does
+   * not answer.
+   */
+  async carryOut(decisions: readonly Decision[], say: (message: string) => void = () => {}): Promise<Carried> {
     /** UID → the version that our own writes have made. */
     const versions = new Map<string, string>();
     let again: number | undefined;
@@ -43,6 +46,7 @@ export class Actor {
         case 'delete': {
           const { resource, object } = decision.subject;
           await this.#kube.delete(resource, targetOf(object));
+          say(`deleted ${resource.kind} ${keyOf(object)}`);
           break;
         }
         case 'patch': {
@@ -58,7 +62,9 @@ export class Actor {
           const { resource, object, owner } = decision;
           if (owner) await this.#stillThere(owner, versions);
           try {
-            this.#learn(resource, await this.#kube.create(resource, object));
+            const made = await this.#kube.create(resource, object);
+            this.#learn(resource, made);
+            say(`made ${resource.kind} ${keyOf(made)}`);
           } catch (error) {
             const refused = refusalOf(error);
             if (!refused) throw error;

@@ -191,11 +191,14 @@ export class Controller {
     } catch (error) {
       // Somebody was quicker: what they did comes by the watch, and the key with it.
       const conflict = error instanceof KubeError && (error.status === 409 || error.status === 404);
-      this.#log(conflict ? 'debug' : 'warn', `${text}: ${error instanceof Error ? error.message : String(error)}`, {
-        key,
-      });
+      this.#say(conflict ? 'debug' : 'warn', key, `${text}: ${error instanceof Error ? error.message : String(error)}`);
       throw error;
     }
+  }
+
+  #say(level: 'debug' | 'info' | 'warn', key: string, message: string): void {
+    const id = this.#views.correlation(key);
+    this.#log(level, message, { key, ...(id ? { id } : {}) });
   }
 
   /** What is decided for a key, again with what was refused of it. */
@@ -264,15 +267,16 @@ export class Controller {
   async #decided(text: string, decide: (refused?: Refusal) => readonly Decision[]): Promise<void> {
     const before = this.#refused.get(text);
     const claim = text.startsWith('import ') ? text.slice('import '.length) : undefined;
+    const say = (message: string): void => this.#say('info', text.slice(text.indexOf(' ') + 1), message);
     let decisions = decide(before);
     const starts = claim !== undefined && decisions.some(({ act }) => act === 'create');
     if (starts) this.#views.starting.add(claim);
     try {
-      let carried = await this.#actor.carryOut(decisions);
+      let carried = await this.#actor.carryOut(decisions, say);
       if (carried.refused && carried.refused.message !== before?.message) {
         this.#refused.set(text, carried.refused);
         decisions = decide(carried.refused);
-        carried = await this.#actor.carryOut(decisions);
+        carried = await this.#actor.carryOut(decisions, say);
       }
       if (!carried.refused) this.#refused.delete(text);
       // Not where it failed: what has the name goes with the pod before, and then it is made.

@@ -4,6 +4,7 @@ import { APP, LABEL } from '../api/label.ts';
 import type { Stored } from '../api/meta.ts';
 import { resourceName } from '../api/names.ts';
 import { tlsEnvironment } from '../pki/tls.ts';
+import { correlationOf } from './correlation.ts';
 import { recommendedLabels, type Settings, type WorkerSettings } from './settings.ts';
 
 /** virt-launcher's user: disks belong to it (CDI's and KubeVirt's). */
@@ -179,6 +180,7 @@ function environmentOf(
     OWNER_UID: owner,
     // The journal's key: of the target, since the claim in its place may be made again.
     DISKFERRY_CLAIM_UID: target.metadata.uid,
+    DISKFERRY_CORRELATION_ID: correlationOf(target),
     FILESYSTEM_OVERHEAD: overhead,
     INSECURE_TLS: String(insecureOf(source, said(ANNOTATION.insecureSkipVerify), insecure)),
     IMPORTER_DISK_ID: said(ANNOTATION.diskId),

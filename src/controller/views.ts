@@ -12,6 +12,7 @@ import { overheadOf } from '../profile/overhead.ts';
 import { type Rendered, renderClaim } from '../profile/render.ts';
 import { tlsRules } from '../profile/tls-profile.ts';
 import { ofDataVolume } from '../profile/wanted.ts';
+import { correlationOf } from './correlation.ts';
 import { CONFIG, type ConfigSeen } from './decide/config.ts';
 import { type ImportSeen, isImport, isOver, wantsPod } from './decide/import.ts';
 import type { InstallationSeen } from './decide/installation.ts';
@@ -101,6 +102,14 @@ export class Views {
   /** Of the name that a claim's import pod has. */
   importPod(claim: Stored<PersistentVolumeClaim>): Stored<Pod> | undefined {
     return this.#world.pods.get(`${claim.metadata.namespace}/${importPodName(claim)}`);
+  }
+
+  /** Of the DataVolume or claim of a key, where it is of one. */
+  correlation(key: string): string | undefined {
+    const { dataVolumes, claims } = this.#world;
+    const claim = claims.get(key);
+    if (claim) return correlationOf(claims.get(targetOf(claim) ?? '') ?? claim);
+    return dataVolumes.get(key)?.metadata.uid;
   }
 
   /** Undefined for a claim that is not to be filled by an import. */

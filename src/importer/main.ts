@@ -46,7 +46,9 @@ function filesIn(directory: string): string[] {
   return names.map((name) => join(directory, name)).filter((path) => statSync(path).isFile());
 }
 
-const say = (message: string): void => void process.stderr.write(`${new Date().toISOString()} ${message}\n`);
+/** In each line, and in those of the controller about the same DataVolume. */
+const id = process.env.DISKFERRY_CORRELATION_ID ? ` id=${process.env.DISKFERRY_CORRELATION_ID}` : '';
+const say = (message: string): void => void process.stderr.write(`${new Date().toISOString()}${id} ${message}\n`);
 const log = { info: say, warn: say };
 
 async function run(signal: AbortSignal): Promise<Ending> {
@@ -54,7 +56,8 @@ async function run(signal: AbortSignal): Promise<Ending> {
   let metrics: Metrics | undefined;
   try {
     job = jobOf(process.env, mounts);
-    metrics = await serveMetrics(METRICS_PORT, job.owner, tlsRulesIn(process.env));
+    const page = await serveMetrics(METRICS_PORT, job.owner, tlsRulesIn(process.env));
+    metrics = page;
     const target = targetOf(job);
     say(`importing ${job.kind} into ${target}`);
     const carried = {
@@ -66,7 +69,7 @@ async function run(signal: AbortSignal): Promise<Ending> {
       guard: job.guard,
       ...(job.checksum ? { digest: job.checksum } : {}),
     };
-    const watch = (snapshot: Snapshot): void => told(snapshot, metrics);
+    const watch = (snapshot: Snapshot): void => told(snapshot, page);
     const { preallocate, claim, journalKey } = job;
     const place = scratchOf(SCRATCH);
     const scratch = place === undefined ? {} : { scratch: place, spill: place };
@@ -75,11 +78,11 @@ async function run(signal: AbortSignal): Promise<Ending> {
       ? unpack(carried, signal, watch, log)
       : transfer(disk, signal, watch, log));
     if (target === FILE) await settle(FILE);
-    metrics.progress = 100;
+    page.progress = 100;
     say(`done: ${JSON.stringify({ ...report, source: undefined })}`);
     return succeeded(job.preallocate, 'labels' in report ? report.labels : {});
   } catch (error) {
-    if (signal.aborted) throw error;
+    if (signal.aborted) return { exit: 1, message: String(signal.reason?.message ?? signal.reason) };
     return failed(error, job, scratchOf(SCRATCH) !== undefined);
   } finally {
     await metrics?.[Symbol.asyncDispose]();
@@ -112,8 +115,10 @@ function checkDevice(): void {
 }
 
 /** 100 comes only when the disk is verified. */
-function told({ source }: Snapshot, metrics: Metrics | undefined): void {
-  if (metrics && source.length) metrics.progress = Math.min(99, Math.floor((100 * source.bytes) / source.length));
+function told(snapshot: Snapshot, metrics: Metrics): void {
+  const { source } = snapshot;
+  metrics.seen = snapshot;
+  if (source.length) metrics.progress = Math.min(99, Math.floor((100 * source.bytes) / source.length));
 }
 
 /** The disk and its mode are on the volume before the pod says so. */
@@ -129,13 +134,11 @@ for (const name of ['SIGTERM', 'SIGINT'] as const) {
 }
 try {
   const { exit, message } = await run(stop.signal);
-  if (message !== undefined) {
-    say(message);
-    await writeFile(TERMINATION, message, { mode: 0o600 });
-  }
+  say(message);
+  await writeFile(TERMINATION, message, { mode: 0o600 });
   process.exitCode = exit;
 } catch (error) {
-  // Stopped, or a message that could not be written: the pod is started again and goes on.
+  // A message that could not be written: the pod is started again and goes on.
   say(error instanceof Error ? error.message : String(error));
   process.exitCode = 1;
 }

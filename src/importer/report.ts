@@ -11,8 +11,7 @@ const COMPLETE = 'Import Complete';
 /** How the pod ends: what CDI's controller reads from its termination message and exit code. */
 export interface Ending {
   readonly exit: 0 | 1;
-  /** Absent: nothing is written. */
-  readonly message?: string;
+  readonly message: string;
 }
 
 /** `labels` as far as the message has room for them: one that is longer would be no JSON, and the import tried for ever. */

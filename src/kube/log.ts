@@ -1,4 +1,4 @@
-/** One line of JSON for each: the key is what it is about, the same from the DataVolume to its pod. */
+/** One line of JSON for each; `about` are fields of it. */
 export type Log = (level: Level, message: string, about?: Readonly<Record<string, string | number>>) => void;
 type Level = 'debug' | 'info' | 'warn';
 

@@ -10,13 +10,14 @@ import { cloop } from '../support/bridged.ts';
 import { loopDevice, recognised } from '../support/devices.ts';
 import { FakeEngine } from '../support/engine.ts';
 import { type ImageService, imageService } from '../support/imageio.ts';
-import { bootableDisk, difference, MiB, qcow2, run, sha256 } from '../support/images.ts';
+import { bootableDisk, difference, MiB, qcow2, run, sha256, shell } from '../support/images.ts';
 import { freePort, type Nginx, nginx } from '../support/nginx.ts';
 import { LOGIN, type Registry, startRegistry } from '../support/registry.ts';
 import { FIRST, SECOND, SIZE as STATE_SIZE, STATES, shownBy, states, THIRD } from '../support/states.ts';
 import { gcsStore, KEY, type Store, s3Store } from '../support/stores.ts';
 import { type TempDir, tempdir } from '../support/tempdir.ts';
 import { authority } from '../support/tls.ts';
+import { tool } from '../support/tools.ts';
 
 const PROGRAM = fileURLToPath(new URL('../../dist/importer/main.js', import.meta.url));
 const SIZE = 48 * MiB;
@@ -486,7 +487,7 @@ test('SIGTERM ends it non-zero, and another source in the same volume starts ove
   const begun = performance.now();
   running.child.kill('SIGTERM');
   const { exit, message } = await running.ended;
-  expect([exit, message]).toEqual([1, undefined]);
+  expect([exit, message]).toEqual([1, 'stopped by SIGTERM']);
   expect(performance.now() - begun).toBeLessThan(2000);
   // Its disk is larger than the one that was begun.
   const other = await pod({ ...http('/disk.qcow2'), IMPORTER_IMAGE_SIZE: String(CLAIM) });
@@ -496,8 +497,10 @@ test('SIGTERM ends it non-zero, and another source in the same volume starts ove
 });
 
 test('the progress is served for the owner, and grows', async () => {
-  const running = await start(http('/slow/disk.qcow2'));
+  const running = await start({ ...http('/slow/disk.qcow2'), DISKFERRY_CORRELATION_ID: 'one-id' });
   const seen: number[] = [];
+  let last = '';
+  let slow = 0;
   let over = false;
   void running.ended.then(() => {
     over = true;
@@ -506,9 +509,24 @@ test('the progress is served for the owner, and grows', async () => {
     const text = await page(running.metrics).catch(() => '');
     const found = /^kubevirt_cdi_import_progress_total\{ownerUID="8d2d0b0e-[^"]+"\} (\d+)$/m.exec(text)?.[1];
     if (found) seen.push(Number(found));
+    if (text.includes('diskferry_import_')) last = text;
+    if (/^diskferry_import_bottleneck\{owner_uid="[^"]+",stage="source"\} 1$/m.test(text)) slow += 1;
     await sleep(300);
   }
-  expect((await running.ended).exit).toBe(0);
+  const { exit, log } = await running.ended;
+  expect(exit).toBe(0);
+  await using place = await tempdir();
+  // CDI's has a label in its own spelling.
+  const ours = last.split('\n').filter((line) => !line.includes('kubevirt_cdi_'));
+  await writeFile(join(place.path, 'page'), ours.join('\n'));
+  await shell(`${tool('promtool', 'prometheus')} check metrics < ${join(place.path, 'page')}`);
+  const value = (name: string): number =>
+    Number(new RegExp(`^${name}\\{owner_uid="[^"]+"\\} (\\d+)$`, 'm').exec(last)?.[1]);
+  expect(value('diskferry_import_source_bytes_total')).toBeGreaterThan(0);
+  expect(value('diskferry_import_source_bytes_per_second')).toBeGreaterThan(0);
+  expect(value('diskferry_import_resumes_total')).toBe(0);
+  expect(slow).toBeGreaterThan(2);
+  for (const line of log.trim().split('\n')) expect(line).toMatch(/^\S+ id=one-id /);
   expect(seen.length).toBeGreaterThan(5);
   expect([...seen].sort((a, b) => a - b)).toEqual(seen);
   expect(seen.some((percent) => percent > 0 && percent < 100)).toBe(true);
