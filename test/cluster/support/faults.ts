@@ -24,7 +24,9 @@ export function podsSeen(cluster: Cluster, namespace: Namespace): Disposable & {
   ];
   const run = (): ReturnType<typeof spawn> => {
     const child = spawn(places(cluster.layout).kubectl, args, { stdio: ['ignore', 'pipe', 'ignore'] });
-    if (child.stdout) createInterface(child.stdout).on('line', (line) => seen.add(line));
+    // An error that ends a watch is printed as if it were a pod, and the last line may be half of one.
+    if (child.stdout)
+      createInterface(child.stdout).on('line', (line) => /^\S+ [0-9a-f-]{36}$/.test(line) && seen.add(line));
     // kubectl ends with the API server.
     child.once('exit', () => {
       if (!ended) setTimeout(() => (watch = run()), 500);
