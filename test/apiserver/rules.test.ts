@@ -16,7 +16,8 @@ import {
   checkNewUploadSource,
 } from '../../src/apiserver/admission/populator.ts';
 import { claim, dataVolume } from '../controller/objects.ts';
-import { GI, RULES, type Rule, type Thing } from './rules.ts';
+import { GI, type Rule, type Thing } from './rules/row.ts';
+import { RULES } from './rules.ts';
 
 function judge({ resource, before, there }: Rule, object: Thing): readonly Cause[] {
   const [now, old] = [object as never, before as never];

@@ -19,7 +19,8 @@ import {
   STORAGE_PROFILES,
 } from '../../src/api/resource.ts';
 import { WEBHOOKS } from '../../src/apiserver/webhooks.ts';
-import { GI, RULES, type Thing, URL } from '../apiserver/rules.ts';
+import { GI, type Thing, URL } from '../apiserver/rules/row.ts';
+import { RULES } from '../apiserver/rules.ts';
 import { AdmissionCluster, type Process } from '../support/admission-cluster.ts';
 import { type Answer, Answers } from '../support/answers.ts';
 import { ADMIN } from '../support/apiserver.ts';
