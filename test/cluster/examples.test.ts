@@ -1,6 +1,8 @@
 // The examples, literally: applied with kubectl, and what comes of them read by another program.
+import { execFile } from 'node:child_process';
 import { chown, mkdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import { promisify } from 'node:util';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { partsOf, places } from './layout.ts';
 import { type Cluster, cluster } from './support/cluster.ts';
@@ -76,6 +78,15 @@ test('datavolume-blank.yaml', async () => {
   const size = await namespace.run('zeros', { command: ['sh', '-euc', zeros], mounts: { 'example-blank': '/data' } });
   expect(Number(size)).toBeGreaterThan(900 * MiB);
 }, 180_000);
+
+test('cluster.sh', async () => {
+  const { name, directory } = kubernetes.layout;
+  const env = { ...process.env, DISKFERRY_CLUSTER_NAME: name, DISKFERRY_CLUSTER: directory };
+  const { stdout } = await promisify(execFile)('examples/cluster.sh', { env, timeout: 200_000 });
+  expect(stdout).toContain(`on the volume  ${digest}\nof the image   ${digest}\n`);
+  expect(stdout).toMatch(/^example-http +Succeeded +100\.0%/m);
+  await kubernetes.kubectl(['delete', 'pod/example-look', 'datavolume/example-http', '-n', 'default'], undefined, 90);
+}, 240_000);
 
 /** Bound, and said to be filled. */
 async function filled(namespace: Namespace, claim: string): Promise<void> {
