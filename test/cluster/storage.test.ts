@@ -153,14 +153,15 @@ async function watched(
   pod: string,
 ): Promise<() => Promise<{ written: number; besides: number }>> {
   const process: ContainerProcess = await processOfContainer(cluster, namespace, pod);
-  const most = { written: 0, besides: await process.besides('/data') };
+  // A container that is being started has all that is mounted on its node.
+  const besides = await until('it may write to its volume alone', 10, () => process.besides('/data'));
+  const most = { written: 0, besides };
   const watching = (async () => {
     for (;;) {
       const counters = await process.io().catch(() => undefined);
-      const besides = await process.besides('/data').catch(() => 0);
       if (!counters) return;
       most.written = counters.write_bytes;
-      most.besides = Math.max(most.besides, besides);
+      most.besides = Math.max(most.besides, await process.besides('/data').catch(() => 0));
       await new Promise((resolve) => setTimeout(resolve, 100));
     }
   })();
