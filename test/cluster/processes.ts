@@ -96,8 +96,10 @@ export async function processOf(node: Node, service: string): Promise<number> {
 
 /** Signals a service. nsenter(1) stops with what it started (util-linux, fork_into_new_pidns), and has to go on with it, too. */
 export async function signalService(node: Node, service: string, signal: NodeJS.Signals): Promise<void> {
+  const outer = Number(await readFile(recordOf(node, service), 'utf8'));
   process.kill(await processOf(node, service), signal);
-  if (signal !== 'SIGSTOP') process.kill(Number(await readFile(recordOf(node, service), 'utf8')), 'SIGCONT');
+  // It may have ended with what it started.
+  if (signal !== 'SIGSTOP' && alive(outer)) process.kill(outer, 'SIGCONT');
 }
 
 /** How to run a command in the namespaces of a node: what to put before it. */

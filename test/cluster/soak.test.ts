@@ -207,7 +207,7 @@ async function repeat(
     if (signal.aborted) return;
     const happened = await run().then(
       (done) => done !== false,
-      () => false,
+      (error: Error) => say(`  not done: ${name}: ${error.message.split('\n')[0]}`),
     );
     if (happened) count.set(name, (count.get(name) ?? 0) + 1);
   } while (!once);
