@@ -28,7 +28,8 @@ RUN command -v qemu-img >/dev/null && test -e /etc/ssl/certs/ca-certificates.crt
       rm -rf /var/lib/apt/lists/*; }
 COPY --from=program /program /usr/lib/diskferry
 RUN ln -s /usr/lib/diskferry/diskferry /usr/bin/diskferry && ln -s /usr/lib/diskferry/entrypoint /usr/bin/cdi-importer && \
-    ln -s /usr/lib/diskferry/entrypoint /usr/bin/cdi-uploadserver && ln -s /usr/lib/diskferry/entrypoint /usr/bin/cdi-uploadproxy
+    ln -s /usr/lib/diskferry/entrypoint /usr/bin/cdi-uploadserver && ln -s /usr/lib/diskferry/entrypoint /usr/bin/cdi-uploadproxy && \
+    ln -s /usr/lib/diskferry/imageserver /usr/bin/cdi-containerimage-server
 # KubeVirt's user for disks: what virt-launcher runs as.
 USER 107:107
 ENTRYPOINT ["/usr/lib/diskferry/entrypoint"]

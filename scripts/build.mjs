@@ -16,24 +16,37 @@ if (!['all', 'native', 'ts'].includes(part)) give(`there is no part "${part}" to
 if (part !== 'ts') buildNative();
 if (part !== 'native') await buildTypeScript();
 
-/** cargo build, then the library in place under the name that src/dataplane/native.ts looks for. */
+/** The library, under the name that src/dataplane/native.ts looks for, and the program that scripts/stage.sh takes. */
 function buildNative() {
-  const manifest = join(root, 'native', 'Cargo.toml');
-  const args = ['build', '--release', '--locked', '--manifest-path', manifest, '-p', 'diskferry-addon'];
-  const cargo = findCargo();
-  const { status, error } = spawnSync(cargo, args, { stdio: 'inherit' });
-  if (error)
-    give(`${cargo} cannot be run (${error.message}): install Rust from https://rustup.rs and run npm ci again`);
-  if (status !== 0)
-    give('cargo could not build the native part; its messages above say why (a C compiler is needed too)');
-  const target = process.env.CARGO_TARGET_DIR ?? join(root, 'native', 'target');
   const library = LIBRARIES[process.platform];
   if (!library) give(`diskferry does not know how libraries are called on ${process.platform}`);
-  const place = join(root, 'native', `diskferry-${process.platform}-${process.arch}.node`);
-  // Renamed into place: a process that has the old one loaded keeps it, and nobody ever sees half a file.
-  const draft = `${place}.${process.pid}`;
-  copyFileSync(join(target, 'release', library), draft);
-  renameSync(draft, place);
+  cargo('build', '-p', 'diskferry-addon');
+  place(library, `diskferry-${process.platform}-${process.arch}.node`);
+  // It runs in images of others, where no library is. Only pods need it, which are Linux.
+  if (process.platform !== 'linux') return;
+  cargo('rustc', '-p', 'diskferry-imageserver', '--', '-Ctarget-feature=+crt-static', '-Cstrip=symbols');
+  place('diskferry-imageserver', `imageserver-${process.platform}-${process.arch}`);
+}
+
+/** One of cargo's commands, on the release build. */
+function cargo(command, ...args) {
+  const manifest = join(root, 'native', 'Cargo.toml');
+  const program = findCargo();
+  const all = [command, '--release', '--locked', '--manifest-path', manifest, ...args];
+  const { status, error } = spawnSync(program, all, { stdio: 'inherit' });
+  if (error)
+    give(`${program} cannot be run (${error.message}): install Rust from https://rustup.rs and run npm ci again`);
+  if (status !== 0)
+    give('cargo could not build the native part; its messages above say why (a C compiler is needed too)');
+}
+
+/** Renamed into place: a process that has the old one loaded keeps it, and nobody ever sees half a file. */
+function place(built, name) {
+  const target = process.env.CARGO_TARGET_DIR ?? join(root, 'native', 'target');
+  const at = join(root, 'native', name);
+  const draft = `${at}.${process.pid}`;
+  copyFileSync(join(target, 'release', built), draft);
+  renameSync(draft, at);
 }
 
 /** cargo of PATH, else where rustup puts it. */

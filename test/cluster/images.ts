@@ -53,7 +53,8 @@ async function programFiles(): Promise<string[]> {
   const dist = (await readdir(join(root, 'dist'), { recursive: true, withFileTypes: true })).filter((entry) =>
     entry.isFile(),
   );
-  const addons = (await readdir(join(root, 'native'))).filter((name) => name.endsWith('.node'));
+  const built = /\.node$|^imageserver-/;
+  const addons = (await readdir(join(root, 'native'))).filter((name) => built.test(name));
   const single = ['package.json', 'LICENSE', 'Dockerfile', 'bin/diskferry.js', 'node_modules/node/bin/node'];
   const scripts = ['scripts/stage.sh', 'scripts/entrypoint.sh', 'scripts/image.mjs'];
   const paths = [...single, ...scripts, ...addons.map((name) => join('native', name))].map((path) => join(root, path));
