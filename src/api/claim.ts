@@ -45,6 +45,8 @@ export const ANNOTATION = {
   podRestarts: `${CDI}storage.pod.restarts`,
   podSchedulable: `${CDI}storage.pod.schedulable`,
   importPod: `${CDI}storage.import.importPodName`,
+  /** On an import pod that has no owner: UID of its claim. Not CDI's. */
+  importOf: `${CDI}storage.import.claimUID`,
   requiresScratch: `${CDI}storage.import.requiresScratch`,
   fatalError: `${CDI}storage.import.fatalError`,
   preallocation: `${CDI}storage.preallocation`,
@@ -77,3 +79,6 @@ export const ANNOTATION = {
   /** Kubernetes' scheduler has chosen this node for the claim. */
   selectedNode: 'volume.kubernetes.io/selected-node',
 } as const;
+
+/** On a claim, while it has an import pod of which it is no owner: that goes before it. */
+export const STREAM_FINALIZER = `${CDI}importImageStream`;

@@ -1,10 +1,11 @@
 import type { Container, EnvVar, PersistentVolumeClaim, Pod, Volume, VolumeMount } from 'kubernetes-types/core/v1.js';
 import { ANNOTATION } from '../api/claim.ts';
 import { APP, LABEL } from '../api/label.ts';
-import type { Stored } from '../api/meta.ts';
+import { controllerOf, type Stored } from '../api/meta.ts';
 import { resourceName } from '../api/names.ts';
 import { tlsEnvironment } from '../pki/tls.ts';
 import { correlationOf } from './correlation.ts';
+import { asServed, isImageStream, isPulledByNode, nodePull, RESOLVES_STREAMS } from './node-pull.ts';
 import { recommendedLabels, type Settings, type WorkerSettings } from './settings.ts';
 
 /** virt-launcher's user: disks belong to it (CDI's and KubeVirt's). */
@@ -43,6 +44,15 @@ export function importPodName(claim: Stored<PersistentVolumeClaim>): string {
   return resourceName('importer', claim.metadata.name);
 }
 
+/** The claim that a pod was made to fill: it owns the pod, or else the pod says so. */
+export function importOf(pod: Stored<Pod>): { readonly name: string; readonly uid: string } | undefined {
+  const owner = controllerOf(pod);
+  if (owner) return owner.kind === 'PersistentVolumeClaim' ? owner : undefined;
+  const uid = pod.metadata.annotations?.[ANNOTATION.importOf];
+  const name = pod.spec.volumes?.find((one) => one.name === DATA)?.persistentVolumeClaim?.claimName;
+  return uid && name ? { name, uid } : undefined;
+}
+
 /** The annotations that a pod of a claim has of it. */
 export function passedOn(annotations: Readonly<Record<string, string>> | undefined): Record<string, string> {
   const given = PASSED_ON.filter((key) => annotations?.[key] !== undefined);
@@ -55,17 +65,9 @@ const SOURCES: readonly string[] = ['http', 's3', 'gcs', 'registry', 'imageio', 
 /** The pod that imports: CDI's contract (docs/importer.md), Pod Security `restricted`, nothing written but the claim. */
 export function importPod(wanted: ImportPod, settings: Settings, workers: WorkerSettings): Pod {
   const { claim, target } = wanted;
-  const annotations = claim.metadata.annotations ?? {};
-  const block = claim.spec.volumeMode === 'Block';
-  const files = filesOf(annotations, wanted);
-  const mounts = files.flatMap(({ mount }) => (mount ? [mount] : []));
-  const container: Container = {
-    name: 'importer',
-    image: settings.importerImage,
+  const said = claim.metadata.annotations ?? {};
+  const every: Partial<Container> = {
     imagePullPolicy: settings.pullPolicy,
-    args: [`-v=${workers.verbosity}`],
-    ports: [{ name: 'metrics', containerPort: 8443, protocol: 'TCP' }],
-    env: environmentOf(annotations, wanted, workers),
     resources: workers.resources,
     terminationMessagePolicy: 'FallbackToLogsOnError',
     securityContext: {
@@ -76,6 +78,20 @@ export function importPod(wanted: ImportPod, settings: Settings, workers: Worker
       runAsUser: USER,
       seccompProfile: { type: 'RuntimeDefault' },
     },
+  };
+  const pulled = isPulledByNode(said) ? nodePull(said, settings.importerImage, every) : undefined;
+  const annotations = pulled ? asServed(said) : said;
+  const block = claim.spec.volumeMode === 'Block';
+  const files = filesOf(annotations, wanted);
+  if (pulled) files.push({ volume: pulled.volume, mount: pulled.mount });
+  const mounts = files.flatMap(({ mount }) => (mount ? [mount] : []));
+  const container: Container = {
+    ...every,
+    name: 'importer',
+    image: settings.importerImage,
+    args: [`-v=${workers.verbosity}`],
+    ports: [{ name: 'metrics', containerPort: 8443, protocol: 'TCP' }],
+    env: environmentOf(annotations, wanted, workers, pulled?.environment),
     ...(mounts.length === 0 && block
       ? {}
       : { volumeMounts: [...(block ? [] : [{ name: DATA, mountPath: '/data' }]), ...mounts] }),
@@ -83,7 +99,9 @@ export function importPod(wanted: ImportPod, settings: Settings, workers: Worker
   };
   const node = annotations[ANNOTATION.selectedNode];
   const { priorityClass, serviceAccount } = ANNOTATION;
-  const { nodeSelector, affinity, tolerations } = workers.placement;
+  const { affinity, tolerations } = workers.placement;
+  const nodeSelector = { ...workers.placement.nodeSelector, ...pulled?.nodeSelector };
+  const stream = isImageStream(said);
   return {
     metadata: {
       name: importPodName(claim),
@@ -95,8 +113,13 @@ export function importPod(wanted: ImportPod, settings: Settings, workers: Worker
         ...recommendedLabels(settings),
         ...target.metadata.labels,
       },
-      annotations: { ...WITHOUT_MESHES, ...passedOn(annotations), [ANNOTATION.createdByController]: 'yes' },
-      ownerReferences: [ownerOf(claim)],
+      annotations: {
+        ...WITHOUT_MESHES,
+        ...passedOn(annotations),
+        [ANNOTATION.createdByController]: 'yes',
+        ...(stream ? { ...RESOLVES_STREAMS, [ANNOTATION.importOf]: claim.metadata.uid } : {}),
+      },
+      ...(stream ? {} : { ownerReferences: [ownerOf(claim)] }),
     },
     spec: {
       restartPolicy: 'OnFailure',
@@ -110,6 +133,7 @@ export function importPod(wanted: ImportPod, settings: Settings, workers: Worker
         seccompProfile: { type: 'RuntimeDefault' },
         ...(container.volumeMounts ? { fsGroup: USER } : {}),
       },
+      ...(pulled ? { initContainers: pulled.initContainers } : {}),
       containers: [container],
       volumes: [
         { name: DATA, persistentVolumeClaim: { claimName: claim.metadata.name } },
@@ -120,7 +144,7 @@ export function importPod(wanted: ImportPod, settings: Settings, workers: Worker
       // The scheduler has chosen for the consumer of the target already; a second choice could be another.
       ...(node && annotations[ANNOTATION.populatorKind] ? { nodeName: node } : {}),
       ...(workers.pullSecrets.length > 0 ? { imagePullSecrets: [...workers.pullSecrets] } : {}),
-      ...(nodeSelector ? { nodeSelector: { ...nodeSelector } } : {}),
+      ...(Object.keys(nodeSelector).length > 0 ? { nodeSelector } : {}),
       ...(affinity ? { affinity } : {}),
       ...(tolerations ? { tolerations: [...tolerations] } : {}),
     },
@@ -168,6 +192,7 @@ function environmentOf(
   annotations: Readonly<Record<string, string>>,
   { claim, target, owner, overhead, insecure, proxyCertificates }: ImportPod,
   { proxy, tls }: WorkerSettings,
+  more: Readonly<Record<string, string>> = {},
 ): EnvVar[] {
   const said = (key: string): string => annotations[key] ?? '';
   const source = SOURCES.includes(said(ANNOTATION.source)) ? said(ANNOTATION.source) : 'http';
@@ -200,6 +225,7 @@ function environmentOf(
     ...(secret && source === 'gcs' ? { GOOGLE_APPLICATION_CREDENTIALS: '/google/credentials.json' } : {}),
     ...(annotations[ANNOTATION.certConfigMap] ? { IMPORTER_CERT_DIR: '/certs' } : {}),
     ...(proxyCertificates ? { IMPORTER_PROXY_CERT_DIR: '/proxycerts/' } : {}),
+    ...more,
   };
   const headers = numbered(annotations, ANNOTATION.extraHeaders).map((value, n) => [
     `IMPORTER_EXTRA_HEADER_${n}`,

@@ -2,10 +2,12 @@ import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { Counter, Gauge, Registry } from '@prometheus-io/client';
 import type { Pod } from 'kubernetes-types/core/v1.js';
 import { PHASES } from '../api/datavolume.ts';
-import { controllerOf, type Stored } from '../api/meta.ts';
+import type { Stored } from '../api/meta.ts';
 import type { Asked } from '../kube/connection.ts';
 import type { Queue } from '../kube/queue.ts';
 import { profileLabels } from '../profile/info.ts';
+import { restartsOf } from './decide/pod-state.ts';
+import { importOf } from './import-pod.ts';
 import type { World } from './world.ts';
 
 const LABELS = ['storageclass', 'provisioner', 'complete', 'default', 'virtdefault', 'rwx', 'smartclone', 'degraded'];
@@ -157,6 +159,5 @@ function counter(registry: Registry, name: string, help: string, labelNames: str
 
 /** How often the containers of an import pod were started again. */
 function startsOf(pod: Stored<Pod>): number {
-  if (controllerOf(pod)?.kind !== 'PersistentVolumeClaim') return 0;
-  return (pod.status?.containerStatuses ?? []).reduce((sum, { restartCount }) => sum + restartCount, 0);
+  return importOf(pod) ? restartsOf(pod) : 0;
 }

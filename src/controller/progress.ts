@@ -1,6 +1,7 @@
 import type { Pod } from 'kubernetes-types/core/v1.js';
 import { Agent } from 'undici';
-import { controllerOf, type Stored } from '../api/meta.ts';
+import type { Stored } from '../api/meta.ts';
+import { importOf } from './import-pod.ts';
 
 /** Milliseconds between two readings, and for one: CDI's (cdi.md §1.1). */
 const EVERY = 2000;
@@ -28,10 +29,7 @@ export class Progress implements AsyncDisposable {
   /** Reads those that run, until it is aborted; `moved` gets the claim of one that came further. */
   async run(pods: () => Iterable<Stored<Pod>>, moved: (claim: string) => void, signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
-      const running = [...pods()].filter(
-        (pod) =>
-          pod.status?.phase === 'Running' && pod.status.podIP && controllerOf(pod)?.kind === 'PersistentVolumeClaim',
-      );
+      const running = [...pods()].filter((pod) => pod.status?.phase === 'Running' && pod.status.podIP && importOf(pod));
       for (const uid of this.#known.keys())
         if (!running.some((pod) => pod.metadata.uid === uid)) this.#known.delete(uid);
       for (let n = 0; n < running.length; n += TOGETHER)
@@ -48,7 +46,7 @@ export class Progress implements AsyncDisposable {
     if (percent === undefined || percent >= 100 || percent === known?.percent) return;
     if (known && now - known.told < TOLD) return;
     this.#known.set(pod.metadata.uid, { percent, told: now });
-    moved(`${pod.metadata.namespace}/${controllerOf(pod)?.name}`);
+    moved(`${pod.metadata.namespace}/${importOf(pod)?.name}`);
   }
 
   async #percentOf(address: string, signal: AbortSignal): Promise<number | undefined> {

@@ -1,4 +1,4 @@
-import type { Event, PersistentVolume, PersistentVolumeClaim, Pod } from 'kubernetes-types/core/v1.js';
+import type { Container, Event, PersistentVolume, PersistentVolumeClaim, Pod } from 'kubernetes-types/core/v1.js';
 import type { CSIDriver, StorageClass } from 'kubernetes-types/storage/v1.js';
 import type { Cdi, CdiConfig } from '../api/config.ts';
 import type { DataImportCron } from '../api/data-import-cron.ts';
@@ -29,6 +29,7 @@ import { Cache } from '../kube/cache.ts';
 import type { Kube, Written } from '../kube/client.ts';
 import { type Counters, Reflector, type ReflectorOptions } from '../kube/reflector.ts';
 import { importSourceOf } from './decide/population.ts';
+import { importOf } from './import-pod.ts';
 
 /** A kind, what is known of it, and what of it is watched. */
 interface Watched<T extends Written> {
@@ -150,8 +151,10 @@ function withClaims(pod: Stored<Pod>): Stored<Pod> | undefined {
   if (claimsOf(pod).length === 0) return undefined;
   const { name, namespace, uid, resourceVersion, ownerReferences, annotations, labels } = pod.metadata;
   const { creationTimestamp, deletionTimestamp } = pod.metadata;
-  const { phase, reason, message, podIP, conditions, containerStatuses } = pod.status ?? {};
-  const ours = controllerOf(pod)?.kind === 'PersistentVolumeClaim';
+  const { phase, reason, message, podIP, conditions, containerStatuses, initContainerStatuses } = pod.status ?? {};
+  const ours = importOf(pod) !== undefined;
+  const images = (containers: readonly Container[]): Container[] =>
+    containers.map(({ name, image = '' }) => ({ name, image }));
   return {
     metadata: {
       ...{ name, uid, resourceVersion },
@@ -163,7 +166,8 @@ function withClaims(pod: Stored<Pod>): Stored<Pod> | undefined {
       ...(annotations ? { annotations: ours ? annotations : provisioning(annotations) } : {}),
     },
     spec: {
-      containers: ours ? pod.spec.containers.map(({ name, image = '' }) => ({ name, image })) : [],
+      ...(ours && pod.spec.initContainers ? { initContainers: images(pod.spec.initContainers) } : {}),
+      containers: ours ? images(pod.spec.containers) : [],
       volumes: (pod.spec.volumes ?? []).filter(({ persistentVolumeClaim }) => persistentVolumeClaim),
       ...(pod.spec.nodeName ? { nodeName: pod.spec.nodeName } : {}),
     },
@@ -174,6 +178,7 @@ function withClaims(pod: Stored<Pod>): Stored<Pod> | undefined {
       ...(ours && podIP ? { podIP } : {}),
       ...(ours && conditions ? { conditions } : {}),
       ...(ours && containerStatuses ? { containerStatuses } : {}),
+      ...(ours && initContainerStatuses ? { initContainerStatuses } : {}),
     },
   };
 }

@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
 import { isIP } from 'node:net';
+import { join } from 'node:path';
 import { parseOverhead } from '../api/overhead.ts';
 import { parseBytes } from '../api/quantity.ts';
 import type { Claim } from '../dataplane/claim.ts';
@@ -8,6 +9,7 @@ import type { FerryError } from '../dataplane/errors.ts';
 import { Guard } from '../dataplane/guard.ts';
 import type { Digest, SourceOptions } from '../dataplane/source.ts';
 import { decode } from '../dataplane/sources/object.ts';
+import type { ImageServer } from './image-server.ts';
 
 /** What the pod is to do, read from its environment: the contract of CDI's importer (docs/importer.md). */
 export interface Job {
@@ -25,6 +27,8 @@ export interface Job {
   readonly owner: string;
   /** Where it may connect to. */
   readonly guard: Guard;
+  /** Where the node has pulled the image, and its disk is served in this pod. */
+  readonly served?: ImageServer;
   /** Authenticates the journal: nobody who had the volume before knows it. */
   readonly journalKey: Uint8Array;
 }
@@ -42,7 +46,9 @@ export class JobError extends Error {}
 
 /** Throws JobError in CDI's words where clients match on them. */
 export function jobOf(env: NodeJS.ProcessEnv, mounts: Mounts): Job {
-  const kind = env.IMPORTER_SOURCE ?? '';
+  const served = servedBy(env);
+  // The controller says http, since that is how the disk comes (CDI).
+  const kind = served ? 'registry' : (env.IMPORTER_SOURCE ?? '');
   // What is not known is a disk, as CDI has it.
   const content = env.IMPORTER_CONTENTTYPE === 'archive' ? 'archive' : 'kubevirt';
   if (kind === 'none' && content === 'archive') {
@@ -60,21 +66,36 @@ export function jobOf(env: NodeJS.ProcessEnv, mounts: Mounts): Job {
   return {
     kind,
     content,
-    source: sourceOf(kind, env),
-    options: optionsOf(kind, env, mounts),
+    source: served ? `${served.origin}/disk.img` : sourceOf(kind, env),
+    // No proxy, nobody's credentials.
+    options: served ? { anonymous: true, instanceMetadata: false, environment: {} } : optionsOf(kind, env, mounts),
     claim,
     preallocate: bool(env, 'PREALLOCATION'),
     ...(env.IMPORTER_CHECKSUM ? { checksum: checksumOf(env.IMPORTER_CHECKSUM) } : {}),
     owner: env.OWNER_UID ?? uid,
-    guard: guardOf(env),
+    guard: guardOf(env, served ? [LOOPBACK] : []),
+    ...(served ? { served } : {}),
     journalKey: createHash('sha256').update(`diskferry journal of claim ${uid}`).digest(),
   };
+}
+
+const LOOPBACK = '127.0.0.1';
+
+/**
+ * Only whoever makes the pod says that there is a server in it, and where it is says nobody: an URL of a user leads to
+ * loopback neither by itself nor by this.
+ */
+function servedBy(env: NodeJS.ProcessEnv): ImageServer | undefined {
+  if (env.IMPORTER_PULL_METHOD !== 'node') return undefined;
+  const { IMPORTER_READY_FILE: ready = '/shared/ready', DISKFERRY_ROOT: root = '' } = env;
+  // CDI's port; tests have another.
+  return { origin: `http://${LOOPBACK}:${env.DISKFERRY_IMAGE_PORT ?? 8100}`, ready: join(root, ready) };
 }
 
 /** Bits of the addresses around the API server's that are taken for the cluster's services: their network is not told. */
 const SERVICES = { 4: 16, 6: 112 } as const;
 
-function guardOf(env: NodeJS.ProcessEnv): Guard {
+function guardOf(env: NodeJS.ProcessEnv, ours: readonly string[]): Guard {
   const list = (name: string): string[] => (env[name] ?? '').split(/[,\s]+/).filter((net) => net !== '');
   const api = env.KUBERNETES_SERVICE_HOST ?? '';
   const family = isIP(api);
@@ -84,7 +105,7 @@ function guardOf(env: NodeJS.ProcessEnv): Guard {
   const remedy = 'if it is meant, allow it with DISKFERRY_ALLOW_ADDRESSES';
   try {
     const [refused, allowed] = [list('DISKFERRY_REFUSE_ADDRESSES'), list('DISKFERRY_ALLOW_ADDRESSES')];
-    return new Guard(refused, allowed, remedy, { ...cluster, ...(named ? { named: [named] } : {}) });
+    return new Guard(refused, [...allowed, ...ours], remedy, { ...cluster, ...(named ? { named: [named] } : {}) });
   } catch (error) {
     throw new JobError(`the addresses to refuse or to allow cannot be read: ${(error as Error).message}`);
   }

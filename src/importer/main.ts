@@ -8,6 +8,7 @@ import { scratchOf } from '../dataplane/scratch.ts';
 import type { Snapshot } from '../dataplane/transfer.ts';
 import { transfer } from '../dataplane/transfer.ts';
 import { tlsRulesIn } from '../pki/tls.ts';
+import { labelsServed } from './image-server.ts';
 import { type Job, JobError, jobOf, type Mounts } from './job.ts';
 import { type Metrics, serveMetrics } from './metrics.ts';
 import { type Ending, failed, succeeded } from './report.ts';
@@ -60,6 +61,7 @@ async function run(signal: AbortSignal): Promise<Ending> {
     metrics = page;
     const target = targetOf(job);
     say(`importing ${job.kind} into ${target}`);
+    const labels = job.served && (await labelsServed(job.served, signal));
     const carried = {
       source: job.source,
       target,
@@ -80,7 +82,7 @@ async function run(signal: AbortSignal): Promise<Ending> {
     if (target === FILE) await settle(FILE);
     page.progress = 100;
     say(`done: ${JSON.stringify({ ...report, source: undefined })}`);
-    return succeeded(job.preallocate, 'labels' in report ? report.labels : {});
+    return succeeded(job.preallocate, labels ?? ('labels' in report ? report.labels : {}));
   } catch (error) {
     if (signal.aborted) return { exit: 1, message: String(signal.reason?.message ?? signal.reason) };
     return failed(error, job, scratchOf(SCRATCH) !== undefined);
@@ -136,6 +138,9 @@ try {
   const { exit, message } = await run(stop.signal);
   say(message);
   await writeFile(TERMINATION, message, { mode: 0o600 });
+  // A server in this pod is to end, too, where it does not by itself (CDI); after an error it is needed again.
+  const { IMPORTER_DONE_FILE: done } = process.env;
+  if (exit === 0 && done) await writeFile(join(ROOT, done), '');
   process.exitCode = exit;
 } catch (error) {
   // A message that could not be written: the pod is started again and goes on.

@@ -4,18 +4,20 @@ const VALUE = /^([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?$/;
 /** What an image says of the machine that its disk is for stands in variables with this in their names (KubeVirt). */
 const MARK = 'KUBEVIRT_IO_';
 
-/**
- * Labels that an image asks for in its configuration (image-spec config.md, `config.Env`):
- * `INSTANCETYPE_KUBEVIRT_IO_DEFAULT_PREFERENCE=x` is `instancetype.kubevirt.io/default-preference: x`. What is no label is left
- * out; none when the text is no configuration.
- */
+/** Labels that an image asks for in its configuration (image-spec config.md, `config.Env`); none when the text is none. */
 export function labelsOf(configuration: string): Record<string, string> {
-  let variables: unknown;
   try {
-    variables = (JSON.parse(configuration) as { config?: { Env?: unknown } } | null)?.config?.Env;
+    return labelsOfVariables((JSON.parse(configuration) as { config?: { Env?: unknown } } | null)?.config?.Env);
   } catch {
     return {};
   }
+}
+
+/**
+ * Of a list of `NAME=value`: `INSTANCETYPE_KUBEVIRT_IO_DEFAULT_PREFERENCE=x` is
+ * `instancetype.kubevirt.io/default-preference: x`. What is no label is left out.
+ */
+export function labelsOfVariables(variables: unknown): Record<string, string> {
   const labels: Record<string, string> = {};
   for (const one of Array.isArray(variables) ? (variables as unknown[]) : []) {
     const [, name = '', value = ''] = /^([^=]+)=(.*)$/s.exec(typeof one === 'string' ? one : '') ?? [];

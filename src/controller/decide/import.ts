@@ -1,13 +1,14 @@
 import type { ConfigMap, Event, PersistentVolumeClaim, Pod } from 'kubernetes-types/core/v1.js';
-import { ANNOTATION } from '../../api/claim.ts';
+import { ANNOTATION, STREAM_FINALIZER } from '../../api/claim.ts';
 import { APP, LABEL } from '../../api/label.ts';
-import { isControlledBy, type Stored } from '../../api/meta.ts';
+import type { Stored } from '../../api/meta.ts';
 import { CLAIMS, CONFIG_MAPS, PODS } from '../../api/resource.ts';
 import { annotate, type Decision, label, type Refusal } from '../decision.ts';
-import { type ImportPod, importPod, importPodName } from '../import-pod.ts';
+import { type ImportPod, importOf, importPod, importPodName } from '../import-pod.ts';
+import { isImageStream } from '../node-pull.ts';
 import { type ScratchSettings, scratchClaim, scratchName } from '../scratch-claim.ts';
 import type { Settings, WorkerSettings } from '../settings.ts';
-import { annotationsOfPod, endingOf, endOf, failureOf, isMismatch, labelsOfImage } from './pod-state.ts';
+import { annotationsOfPod, endingOf, endOf, failureIn, isMismatch, labelsOfImage, restartsOf } from './pod-state.ts';
 import { type Turn, waitsFor } from './turn.ts';
 
 /** What is seen of a claim that is to be filled by an import, whoever asked for it. */
@@ -66,10 +67,13 @@ const AGAIN = 15;
 /** What is to be done for a claim that is filled by an import: its pod, and what the pod's state says on the claim. */
 export function decideImport(seen: ImportSeen): Decision[] {
   const { claim, pod } = seen;
-  if (pod && !isControlledBy(pod, claim)) return foreign(seen, pod);
+  if (pod && importOf(pod)?.uid !== claim.metadata.uid) return foreign(seen, pod);
   // The pod keeps a claim from going that is being deleted (finalizer kubernetes.io/pvc-protection).
-  if (claim.metadata.deletionTimestamp) return pod ? [remove(pod)] : [];
-  if (isOver(claim)) return pod && !retained(claim) && !isFatal(claim) ? [remove(pod)] : [];
+  if (claim.metadata.deletionTimestamp) return pod ? [remove(pod)] : released(claim);
+  if (isOver(claim)) {
+    if (!pod) return released(claim);
+    return retained(claim) || isFatal(claim) ? [] : [remove(pod)];
+  }
   return pod ? withPod(seen, pod) : withoutPod(seen);
 }
 
@@ -78,6 +82,25 @@ const isFatal = (claim: Stored<PersistentVolumeClaim>): boolean =>
   claim.metadata.annotations?.[ANNOTATION.fatalError] === 'true';
 const retained = (claim: Stored<PersistentVolumeClaim>): boolean =>
   claim.metadata.annotations?.[ANNOTATION.retain] === 'true';
+
+const isHeld = (claim: Stored<PersistentVolumeClaim>): boolean =>
+  claim.metadata.finalizers?.includes(STREAM_FINALIZER) ?? false;
+
+/** A pod that its claim does not own, since OpenShift fills in no image of one that is owned, is not left behind by it. */
+function held(claim: Stored<PersistentVolumeClaim>): Decision[] {
+  if (!isImageStream(claim.metadata.annotations) || isHeld(claim)) return [];
+  return finalizers(claim, [...(claim.metadata.finalizers ?? []), STREAM_FINALIZER]);
+}
+
+function released(claim: Stored<PersistentVolumeClaim>): Decision[] {
+  if (!isHeld(claim)) return [];
+  return finalizers(claim, claim.metadata.finalizers?.filter((one) => one !== STREAM_FINALIZER) ?? []);
+}
+
+/** A merge patch replaces the whole list: only of what was seen. */
+function finalizers(claim: Stored<PersistentVolumeClaim>, list: readonly string[]): Decision[] {
+  return [{ act: 'patch', subject: subject(claim), patch: { metadata: { finalizers: list } }, exact: true }];
+}
 
 function remove(pod: Stored<Pod>): Decision {
   return { act: 'delete', subject: { resource: PODS, object: pod } };
@@ -164,13 +187,13 @@ function tell(
 
 /** An event for each try that ended with an error: known by the count of restarts, which only grows. */
 function failures({ claim }: ImportSeen, pod: Stored<Pod>): Decision[] {
-  const end = endOf(pod);
-  if (!end || end.exitCode === 0) return [];
+  const failure = failureIn(pod);
+  if (failure === undefined) return [];
   const before = Number(claim.metadata.annotations?.[ANNOTATION.podRestarts] ?? 0);
-  const restarts = pod.status?.containerStatuses?.[0]?.restartCount ?? 0;
+  const restarts = restartsOf(pod);
   const first = restarts === 0 && claim.metadata.annotations?.[ANNOTATION.runningReason] !== 'Error';
   if (restarts <= before && !first) return [];
-  return [tell(claim, 'Warning', 'ErrImportFailed', failureOf(end))];
+  return [tell(claim, 'Warning', 'ErrImportFailed', failure)];
 }
 
 function withoutPod(seen: ImportSeen): Decision[] {
@@ -207,6 +230,7 @@ function withoutPod(seen: ImportSeen): Decision[] {
       ...named,
       [ANNOTATION.podRestarts]: claim.metadata.annotations?.[ANNOTATION.podRestarts] ?? '0',
     }),
+    ...held(claim),
     create,
   ];
 }

@@ -41,15 +41,54 @@ export function endingOf(message: string | undefined): Ending | undefined {
   }
 }
 
-/** Of the pod's one container. */
+const IMPORTER = 'importer';
+/** What a container that failed is to people. */
+const CALLED: Readonly<Record<string, string>> = {
+  [IMPORTER]: 'the importer',
+  server: "the server of the image's disk",
+};
+/** While it waits in one of these, nothing is wrong yet. */
+const STARTING = ['', 'ContainerCreating', 'PodInitializing'];
+
+/** Of the container that imports. */
 export function containerOf(pod: Stored<Pod>): ContainerStatus | undefined {
-  return pod.status?.containerStatuses?.[0];
+  return pod.status?.containerStatuses?.find(({ name }) => name === IMPORTER);
 }
 
-/** The last end of the pod's container: of now, or of the try before. */
-export function endOf(pod: Stored<Pod>): NonNullable<ContainerState['terminated']> | undefined {
-  const status = containerOf(pod);
-  return status?.state?.terminated ?? status?.lastState?.terminated;
+/**
+ * Of the container whose state tells how the pod is: the importer, or the first of those that it needs (of a pod whose node
+ * pulls the image) that does not do its part.
+ */
+function tellingOf(pod: Stored<Pod>): ContainerStatus | undefined {
+  const importer = containerOf(pod);
+  if (importer?.state?.terminated?.exitCode === 0) return importer;
+  const fails = ({ state }: ContainerStatus): boolean =>
+    (state?.terminated?.exitCode ?? 0) !== 0 || !STARTING.includes(state?.waiting?.reason ?? '');
+  return pod.status?.initContainerStatuses?.find(fails) ?? importer;
+}
+
+/** How often its containers were started again. */
+export function restartsOf(pod: Stored<Pod>): number {
+  const { containerStatuses = [], initContainerStatuses = [] } = pod.status ?? {};
+  return [...containerStatuses, ...initContainerStatuses].reduce((sum, { restartCount }) => sum + restartCount, 0);
+}
+
+type End = NonNullable<ContainerState['terminated']>;
+
+/** The last end of a container: of now, or of the try before. */
+const lastEnd = (status: ContainerStatus | undefined): End | undefined =>
+  status?.state?.terminated ?? status?.lastState?.terminated;
+
+/** The last end of the importer. */
+export function endOf(pod: Stored<Pod>): End | undefined {
+  return lastEnd(containerOf(pod));
+}
+
+/** Why the pod's last try ended; undefined where it has not, or not with an error. */
+export function failureIn(pod: Stored<Pod>): string | undefined {
+  const status = tellingOf(pod);
+  const end = lastEnd(status);
+  return end && end.exitCode !== 0 ? failureOf(end, status?.name) : undefined;
 }
 
 /** The sentence for people: what clients match on comes first, the numbers after it. */
@@ -70,7 +109,7 @@ export interface PodTrouble {
 
 /** Whether the pod runs, else why not (cdi.md §2.3). */
 export function runningOf(pod: Stored<Pod>, { event }: PodTrouble = {}): Told {
-  const status = containerOf(pod);
+  const status = tellingOf(pod);
   const state = status?.state;
   if (state?.running) return { status: 'true', reason: 'Pod is running', message: '' };
   const not = (reason: string, message: string): Told => ({
@@ -82,20 +121,22 @@ export function runningOf(pod: Stored<Pod>, { event }: PodTrouble = {}): Told {
   if (pod.status?.phase === 'Failed' && pod.status.reason) return not(pod.status.reason, pod.status.message ?? '');
   const unscheduled = pod.status?.conditions?.find(({ type, status: is }) => type === 'PodScheduled' && is === 'False');
   if (unscheduled) return not('Unschedulable', `Importer pod cannot be scheduled: ${unscheduled.message ?? ''}`);
-  if (state?.terminated) return ended(state.terminated);
+  if (state?.terminated) return ended(state.terminated, status?.name);
   const { reason = '', message = '' } = state?.waiting ?? {};
   if (PULL.includes(reason)) {
-    return not('ImagePullFailed', `failed to pull image: ${pod.spec.containers[0]?.image}: ${message}`);
+    const containers = [...pod.spec.containers, ...(pod.spec.initContainers ?? [])];
+    const image = containers.find(({ name }) => name === status?.name)?.image;
+    return not('ImagePullFailed', `failed to pull image: ${image}: ${message}`);
   }
   // The try before says more than that there will be another.
-  if (reason === BACK_OFF && status?.lastState?.terminated) return ended(status.lastState.terminated);
-  if (reason === '' || reason === 'ContainerCreating') {
+  if (reason === BACK_OFF && status?.lastState?.terminated) return ended(status.lastState.terminated, status.name);
+  if (STARTING.includes(reason)) {
     return not(reason || 'ContainerCreating', event?.message ?? (message || 'the pod is being started'));
   }
   return not(reason, message);
 }
 
-function ended({ message = '', reason = 'Error', exitCode }: NonNullable<ContainerState['terminated']>): Told {
+function ended({ message = '', reason = 'Error', exitCode }: End, container?: string): Told {
   const said = endingOf(message);
   if (exitCode === 0 && said?.scratchSpaceRequired)
     return { status: 'false', reason: 'Scratch space required', message: 'scratch space required and none found' };
@@ -103,7 +144,7 @@ function ended({ message = '', reason = 'Error', exitCode }: NonNullable<Contain
     return { status: 'false', reason: 'ChecksumError', message: said?.message ?? '' };
   if (exitCode === 0) return { status: 'false', reason: 'Completed', message: said?.message ?? message };
   const failedToPull = message.includes('failed to pull image');
-  const text = failureOf({ message, reason, exitCode });
+  const text = failureOf({ message, reason, exitCode }, container);
   return { status: 'false', reason: failedToPull ? 'ImagePullFailed' : reason, message: text };
 }
 
@@ -111,14 +152,15 @@ function ended({ message = '', reason = 'Error', exitCode }: NonNullable<Contain
 const SIGNALLED = 128;
 
 /** Why a container ended, in a sentence. One that was killed left none: what the kubelet has then is the end of its log. */
-export function failureOf(
-  end: Pick<NonNullable<ContainerState['terminated']>, 'exitCode' | 'reason' | 'message'>,
+function failureOf(
+  { exitCode, reason, message }: Pick<End, 'exitCode' | 'reason' | 'message'>,
+  container = '',
 ): string {
-  const { exitCode, reason, message } = end;
+  const who = CALLED[container] ?? `the container ${container}`;
   if (reason === 'OOMKilled')
-    return 'the importer needed more memory than its limit: raise limits.memory in podResourceRequirements of the CDI; it goes on where it was';
-  if (exitCode > SIGNALLED) return `the importer was ended by signal ${exitCode - SIGNALLED}; it goes on where it was`;
-  return inWords(message || `the importer ended with status ${exitCode}`);
+    return `${who} needed more memory than its limit: raise limits.memory in podResourceRequirements of the CDI; it goes on where it was`;
+  if (exitCode > SIGNALLED) return `${who} was ended by signal ${exitCode - SIGNALLED}; it goes on where it was`;
+  return inWords(message?.trim() || `${who} ended with status ${exitCode}`);
 }
 
 /** The annotations that tell of a pod; null removes. Restarts only grow: the pod of before may have had more. */
@@ -128,7 +170,7 @@ export function annotationsOfPod(
   trouble: PodTrouble,
 ): Record<string, string | null> {
   const running = runningOf(pod, trouble);
-  const restarts = Math.max(Number(before?.[ANNOTATION.podRestarts] ?? 0), containerOf(pod)?.restartCount ?? 0);
+  const restarts = Math.max(Number(before?.[ANNOTATION.podRestarts] ?? 0), restartsOf(pod));
   const end = endOf(pod);
   const said = end?.exitCode === 0 ? endingOf(end.message) : undefined;
   return {
