@@ -109,6 +109,7 @@ test('it is what an existing controller starts, and its size', async () => {
     'usr/bin/cdi-importer',
     'usr/bin/cdi-uploadserver',
     'usr/bin/cdi-uploadproxy',
+    'usr/bin/cdi-containerimage-server',
   ])
     await expect(lstat(join(rootfs, program)), program).resolves.toBeTruthy();
 });

@@ -1,11 +1,12 @@
 // The program of the import pod, run as its pod is: by its environment, with its volume, and nobody to ask.
 import { type ChildProcess, spawn } from 'node:child_process';
-import { mkdir, readdir, readFile, rm, stat, symlink, writeFile } from 'node:fs/promises';
+import { once } from 'node:events';
+import { copyFile, mkdir, readdir, readFile, rm, stat, symlink, writeFile } from 'node:fs/promises';
 import { request } from 'node:https';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 import { cloop } from '../support/bridged.ts';
 import { loopDevice, recognised } from '../support/devices.ts';
 import { FakeEngine } from '../support/engine.ts';
@@ -20,6 +21,7 @@ import { authority } from '../support/tls.ts';
 import { tool } from '../support/tools.ts';
 
 const PROGRAM = fileURLToPath(new URL('../../dist/importer/main.js', import.meta.url));
+const IMAGE_SERVER = fileURLToPath(new URL(`../../native/imageserver-linux-${process.arch}`, import.meta.url));
 const SIZE = 48 * MiB;
 /** Of the claim. */
 const CLAIM = 96 * MiB;
@@ -232,6 +234,40 @@ describe('every source', () => {
         'instancetype.kubevirt.io/default-preference': 'fedora',
       },
     });
+  });
+
+  test('a container image that the node has pulled: served in the pod, by a program that lies in it', async () => {
+    const shared = (name: string): string => root(`shared/${name}`);
+    for (const name of ['shared', 'image/disk']) await mkdir(root(name), { recursive: true });
+    await copyFile(at('www/disk.qcow2'), root('image/disk/disk.qcow2'));
+    const port = await freePort();
+    // Not started yet: the importer waits.
+    const importer = await start({
+      IMPORTER_SOURCE: 'http',
+      IMPORTER_ENDPOINT: 'http://localhost:8100/disk.img',
+      IMPORTER_PULL_METHOD: 'node',
+      IMPORTER_READY_FILE: '/shared/ready',
+      IMPORTER_DONE_FILE: '/shared/done',
+      DISKFERRY_IMAGE_PORT: String(port),
+      DISKFERRY_ALLOW_ADDRESSES: '',
+      http_proxy: 'http://127.0.0.1:1',
+    });
+    await sleep(1000);
+    const places = ['-image-dir', root('image/disk'), '-ready-file', shared('ready'), '-done-file', shared('done')];
+    const served = spawn(IMAGE_SERVER, ['-p', String(port), ...places], {
+      env: { INSTANCETYPE_KUBEVIRT_IO_DEFAULT_PREFERENCE: 'fedora' },
+      stdio: 'ignore',
+    });
+    onTestFinished(() => void served.kill('SIGKILL'));
+    const ended = once(served, 'close');
+    const { exit, message, log } = await importer.ended;
+    expect(exit, log).toBe(0);
+    expect(JSON.parse(message ?? '')).toEqual({
+      ...DONE,
+      labels: { 'instancetype.kubevirt.io/default-preference': 'fedora' },
+    });
+    await fileIsDisk();
+    expect(await ended).toEqual([0, null]);
   });
 
   test('an image that only QEMU reads asks for scratch space, and is imported when it is there', async () => {

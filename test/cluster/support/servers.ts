@@ -1,5 +1,5 @@
 // One disk, behind every kind of server that pods import from.
-import { readFile, writeFile } from 'node:fs/promises';
+import { copyFile, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { ImportSource } from '../../../src/api/datavolume.ts';
 import type { FaultProxy } from '../../faults/proxy.ts';
@@ -12,6 +12,7 @@ import { gcsStore, KEY, s3Store } from '../../support/stores.ts';
 import { tempdir } from '../../support/tempdir.ts';
 import { authority } from '../../support/tls.ts';
 import type { Cluster } from './cluster.ts';
+import { localImage } from './local-image.ts';
 
 /** What an import from a server is asked for with. */
 export interface Asked {
@@ -28,8 +29,12 @@ export interface Named {
   readonly metadata: { readonly name: string };
 }
 
-export const KINDS = ['http', 'https', 's3', 'gcs', 'registry', 'imageio', 'blank'] as const;
+export const KINDS = ['http', 'https', 's3', 'gcs', 'registry', 'node', 'imageio', 'blank'] as const;
 export type Kind = (typeof KINDS)[number];
+/** Those that may be over before anybody has seen that they run. */
+export const SHORT: readonly Kind[] = ['node', 'blank'];
+/** Those of container images, with what they say of the machine. */
+export const LABELLED: readonly Kind[] = ['registry', 'node'];
 
 export interface Servers extends AsyncDisposable {
   /** Bytes of the disk, and its SHA-256 as hex digits. */
@@ -49,9 +54,14 @@ export interface ServersOptions {
   readonly rate?: number;
 }
 
+/** Where an annotation has another word. */
+const SOURCE: Partial<Record<Kind, string>> = { https: 'http', node: 'registry' };
 const PROJECT = 'X-Project: images';
 const TOKEN = 'X-Token: a-token-of-the-header';
 const IMPORT = 'cdi.kubevirt.io/storage.import';
+const ENVIRONMENT = ['PATH=/bin', 'INSTANCETYPE_KUBEVIRT_IO_DEFAULT_PREFERENCE=fedora'];
+/** What nodes have of it: no registry is asked. */
+const ON_NODES = 'registry.test/vm/disk:1';
 
 export async function servers(
   cluster: Cluster,
@@ -85,8 +95,11 @@ export async function servers(
   for (const store of [s3, gcs]) await store.put('disk.qcow2', image);
   const registry = stack.use(await startRegistry({ access: 'anyone' }));
   await registry.push('vm/disk', 'latest', [{ content: image, mediaType: 'application/x-qcow2' }], {
-    config: { Env: ['PATH=/bin', 'INSTANCETYPE_KUBEVIRT_IO_DEFAULT_PREFERENCE=fedora'] },
+    config: { Env: ENVIRONMENT },
   });
+  await copyFile(at('disk.qcow2'), at('of-image.qcow2'));
+  const files = { 'disk/disk.qcow2': at('of-image.qcow2') };
+  stack.use(await localImage(cluster, ON_NODES, { files, environment: ENVIRONMENT }));
   const images = stack.use(await imageService());
   const imagesAt = await reachable(images.port);
   const engine = stack.use(
@@ -105,12 +118,13 @@ export async function servers(
     s3: `http://${await reachable(s3.port)}/images/disk.qcow2`,
     gcs: `http://${await reachable(gcs.port)}/images/disk.qcow2`,
     registry: `docker://${insecureRegistry}/vm/disk:latest`,
+    node: `docker://${ON_NODES}`,
     imageio: `http://${await reachable(Number(new URL(engine.api).port))}/ovirt-engine/api`,
   };
   const diskId = (): string => crypto.randomUUID();
   const asked = (kind: Exclude<Kind, 'blank' | 'imageio'>, annotated: object, objects: readonly Named[]) => ({
     annotations: {
-      [`${IMPORT}.source`]: kind === 'https' ? 'http' : kind,
+      [`${IMPORT}.source`]: SOURCE[kind] ?? kind,
       [`${IMPORT}.endpoint`]: url[kind],
       ...annotated,
     },
@@ -158,6 +172,10 @@ export async function servers(
       registry: {
         source: { registry: { url: url.registry, pullMethod: 'pod' } },
         ...asked('registry', { [`${IMPORT}.registryImportMethod`]: 'pod' }, []),
+      },
+      node: {
+        source: { registry: { url: url.node, pullMethod: 'node' } },
+        ...asked('node', { [`${IMPORT}.registryImportMethod`]: 'node' }, []),
       },
       // A disk is locked while it is carried: each import has one of its own.
       get imageio() {
