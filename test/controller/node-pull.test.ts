@@ -149,6 +149,11 @@ function toldOf(server: Partial<ContainerStatus>, importer = WAITS, phase = 'Pen
   return decideImport(importSeen({ claim: importing(pulled()), pod: found }));
 }
 
+test('while the node pulls, its pod is being made', () => {
+  const told = annotations(toldOf({ state: { waiting: { reason: 'PodInitializing' } } }));
+  expect(told[ANNOTATION.runningReason]).toBe('ContainerCreating');
+});
+
 test('an image that the node cannot pull is told as one that the importer could not', () => {
   const told = annotations(toldOf({ state: { waiting: { reason: 'ErrImagePull', message: 'not found' } } }));
   expect(told).toMatchObject({

@@ -47,7 +47,7 @@ const CALLED: Readonly<Record<string, string>> = {
   [IMPORTER]: 'the importer',
   server: "the server of the image's disk",
 };
-/** While it waits in one of these, nothing is wrong yet. */
+/** While it waits in one of these, nothing is wrong yet; told as the second. */
 const STARTING = ['', 'ContainerCreating', 'PodInitializing'];
 
 /** Of the container that imports. */
@@ -131,7 +131,7 @@ export function runningOf(pod: Stored<Pod>, { event }: PodTrouble = {}): Told {
   // The try before says more than that there will be another.
   if (reason === BACK_OFF && status?.lastState?.terminated) return ended(status.lastState.terminated, status.name);
   if (STARTING.includes(reason)) {
-    return not(reason || 'ContainerCreating', event?.message ?? (message || 'the pod is being started'));
+    return not('ContainerCreating', event?.message ?? (message || 'the pod is being started'));
   }
   return not(reason, message);
 }

@@ -24,8 +24,10 @@ export interface Counters {
   readonly write_bytes: number;
 }
 
+type Statuses = readonly { readonly name: string; readonly containerID?: string }[];
+
 interface Status {
-  readonly status: { readonly containerStatuses?: readonly { name: string; containerID?: string }[] };
+  readonly status: { readonly containerStatuses?: Statuses; readonly initContainerStatuses?: Statuses };
 }
 
 /** The first process of a container that runs, or will within `seconds`. */
@@ -38,7 +40,8 @@ export async function processOfContainer(
 ): Promise<ContainerProcess> {
   const pid = await until(`a process of pod ${pod}`, seconds, async () => {
     const { status } = await cluster.ask<Status>('GET', namespace.path(`pods/${pod}`));
-    const found = status.containerStatuses?.find(({ name }) => container === undefined || name === container);
+    const all = [...(status.containerStatuses ?? []), ...(status.initContainerStatuses ?? [])];
+    const found = all.find(({ name }) => container === undefined || name === container);
     const id = found?.containerID?.split('//')[1];
     return id === undefined ? undefined : firstIn(id);
   });
