@@ -40,8 +40,11 @@ export interface ImportPod {
   readonly proxyCertificates?: string;
 }
 
-export function importPodName(claim: Stored<PersistentVolumeClaim>): string {
-  return resourceName('importer', claim.metadata.name);
+/** By the claim, and by the stage of an import that has several: each has a pod of its own (CDI). */
+export function importPodName({ metadata }: Pick<PersistentVolumeClaim, 'metadata'>): string {
+  const { name = '', annotations } = metadata ?? {};
+  const stage = annotations?.[ANNOTATION.currentCheckpoint];
+  return resourceName('importer', stage ? `${name}-checkpoint-${stage}` : name);
 }
 
 /** The claim that a pod was made to fill: it owns the pod, or else the pod says so. */

@@ -8,11 +8,12 @@ import { apiVersionOf, CDI_GROUP, CLAIMS, DATA_VOLUMES, IMPORT_SOURCES } from '.
 import { waitsForConsumer } from '../../profile/classes.ts';
 import { peakInWords } from '../../profile/peak.ts';
 import { requestOf } from '../../profile/render.ts';
-import { annotate, type Decision } from '../decision.ts';
+import { annotate, type Decision, mergePatch } from '../decision.ts';
 import { phaseOf } from './phase.ts';
 import { importSourceName } from './population.ts';
 import type { DataVolumeSeen } from './seen.ts';
 import { annotationsOf, importedFrom } from './source.ts';
+import { decideStage, firstCursor, isPaused, isStaged, type Stages } from './stages.ts';
 import { boundOf, type Outcome, runningOf, statusOf } from './status.ts';
 
 const AGAIN = 15;
@@ -23,6 +24,7 @@ const NOT_GIVEN: ReadonlySet<string> = new Set([
   ANNOTATION.podPhase,
   ANNOTATION.fatalError,
   ANNOTATION.requiresScratch,
+  ANNOTATION.checkpointsDone,
 ]);
 
 /** What is to be done for a DataVolume: its claim, what that is filled from, and its status. */
@@ -87,7 +89,7 @@ function usesPopulator({ dv, csi }: DataVolumeSeen): boolean {
 
 function importSource({ dv, source }: DataVolumeSeen): Decision[] {
   if (source) return [];
-  const { contentType, preallocation, source: from } = dv.spec;
+  const { contentType, preallocation, source: from, checkpoints, finalCheckpoint } = dv.spec;
   const object: VolumeImportSource = {
     metadata: {
       name: importSourceName(dv.metadata.uid),
@@ -98,6 +100,7 @@ function importSource({ dv, source }: DataVolumeSeen): Decision[] {
       source: from ?? {},
       ...(contentType === undefined ? {} : { contentType }),
       ...(preallocation === undefined ? {} : { preallocation }),
+      ...(isStaged(dv.spec) ? { targetClaim: dv.metadata.name, checkpoints, finalCheckpoint } : {}),
     },
   };
   return [{ act: 'create', resource: IMPORT_SOURCES, object: object, owner: about(dv) }];
@@ -138,7 +141,7 @@ function create(seen: DataVolumeSeen, spec: PersistentVolumeClaim['spec'], popul
         [ANNOTATION.usePopulator]: String(populated),
         ...(content ? { [ANNOTATION.contentType]: content } : {}),
         ...(requested ? { [ANNOTATION.preallocationRequested]: requested } : {}),
-        ...(populated || isStatic ? {} : annotationsOf(wanted)),
+        ...(populated || isStatic ? {} : { ...annotationsOf(wanted), ...firstCursor(dv.spec) }),
         ...(isStatic
           ? { [ANNOTATION.persistentVolumeList]: JSON.stringify(reserved.map((one) => one.metadata.name)) }
           : {}),
@@ -185,6 +188,7 @@ function withClaim(seen: DataVolumeSeen, claim: Stored<PersistentVolumeClaim>): 
   if (checked) return checked;
   const filled = claim.metadata.annotations?.[ANNOTATION.populatedFor] === dv.metadata.name || adopted;
   const populated = claim.metadata.annotations?.[ANNOTATION.usePopulator] === 'true';
+  const filling = populated ? seen.prime : claim;
   const phase = phaseOf({
     before,
     claim,
@@ -193,11 +197,22 @@ function withClaim(seen: DataVolumeSeen, claim: Stored<PersistentVolumeClaim>): 
     populated,
     awaitsConsumer: waitsForConsumer(seen.storageClass),
     honored: seen.gates.honorsConsumers,
+    paused: filling !== undefined && isPaused(filling, dv.spec),
   });
   return [
     ...(phase === 'Succeeded' ? settle(seen, claim, filled) : []),
+    ...(filled ? [] : populated ? stagesOf(seen) : decideStage(claim, dv.spec)),
     ...statusOf(seen, { phase, bound: boundOf(seen, claim, phase), running: runningOf(claim) }),
   ];
+}
+
+/** What has come to the stages of a DataVolume is told to what its claim is filled from. */
+function stagesOf({ dv, source }: DataVolumeSeen): Decision[] {
+  if (!source || !isControlledBy(source, dv) || !isStaged(dv.spec)) return [];
+  const of = ({ checkpoints = [], finalCheckpoint = false }: Stages) => ({ checkpoints, finalCheckpoint });
+  const spec = mergePatch(of(source.spec), of(dv.spec));
+  if (!spec) return [];
+  return [{ act: 'patch', subject: { resource: IMPORT_SOURCES, object: source }, patch: { spec } }];
 }
 
 /** Whether a claim that is not its own is taken as it is: its user said so, or the installation does. */

@@ -9,6 +9,7 @@ import { isImageStream } from '../node-pull.ts';
 import { type ScratchSettings, scratchClaim, scratchName } from '../scratch-claim.ts';
 import type { Settings, WorkerSettings } from '../settings.ts';
 import { annotationsOfPod, endingOf, endOf, failureIn, isMismatch, labelsOfImage, restartsOf } from './pod-state.ts';
+import { isCarried, markAfter } from './stages.ts';
 import { type Turn, waitsFor } from './turn.ts';
 
 /** What is seen of a claim that is to be filled by an import, whoever asked for it. */
@@ -50,10 +51,11 @@ export function isBound(claim: Stored<PersistentVolumeClaim>): boolean {
   return claim.status?.phase === 'Bound';
 }
 
-/** Whether nothing is to be done any more: filled, or failed for good. */
+/** Whether nothing is to be done any more, by a pod: filled, failed for good, or as far as it is to be for now. */
 export function isOver(claim: Stored<PersistentVolumeClaim>): boolean {
   const annotations = claim.metadata.annotations ?? {};
-  return annotations[ANNOTATION.podPhase] === 'Succeeded' || annotations[ANNOTATION.fatalError] === 'true';
+  if (annotations[ANNOTATION.podPhase] === 'Succeeded' || annotations[ANNOTATION.fatalError] === 'true') return true;
+  return isCarried(claim);
 }
 
 /** Whether its pod is wanted and not there: it waits for its turn. */
@@ -155,6 +157,8 @@ function ended(seen: ImportSeen, pod: Stored<Pod>, told: Record<string, string |
     const again = { ...told, [ANNOTATION.podPhase]: 'Pending', [ANNOTATION.requiresScratch]: 'true' };
     return [...annotate(subject(claim), again), remove(pod)];
   }
+  const mark = markAfter(claim, pod.metadata.uid);
+  if (mark) return [...annotate(subject(claim), { ...told, ...mark }), ...(retained(claim) ? [] : [remove(pod)])];
   return [
     // Before it is said that all is there.
     ...label(subject(claim), labelsOfImage(ending.labels)),

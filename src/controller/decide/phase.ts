@@ -16,6 +16,8 @@ export interface PhaseSeen {
   /** Whether its class waits for a consumer, and the gate HonorWaitForFirstConsumer is on. */
   readonly awaitsConsumer: boolean;
   readonly honored: boolean;
+  /** Of an import in stages: it waits for its user. */
+  readonly paused: boolean;
 }
 
 /** The phase of a DataVolume whose claim is there (cdi.md §1.1; a clone's or an upload's has more of them). */
@@ -45,12 +47,13 @@ export function phaseOf(seen: PhaseSeen): DataVolumePhase {
   }
 }
 
-function ofImport({ claim, prime, populated }: PhaseSeen, before: DataVolumePhase): DataVolumePhase {
+function ofImport({ claim, prime, populated, paused }: PhaseSeen, before: DataVolumePhase): DataVolumePhase {
   const annotations = claim.metadata.annotations ?? {};
   const podPhase = annotations[ANNOTATION.podPhase];
   // It is what it should be when its volume is its own.
   if (podPhase === 'Succeeded') return claim.status?.phase === 'Bound' ? 'Succeeded' : 'ImportInProgress';
   if (annotations[ANNOTATION.fatalError] === 'true') return 'Failed';
+  if (paused) return 'Paused';
   const filling = populated ? prime : claim;
   if (!filling?.metadata.annotations?.[ANNOTATION.importPod] || filling.status?.phase !== 'Bound') return before;
   return podPhase === 'Running' ? 'ImportInProgress' : 'ImportScheduled';

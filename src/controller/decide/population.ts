@@ -8,10 +8,11 @@ import type { VolumeImportSource } from '../../api/populators.ts';
 import { CDI_GROUP, CLAIMS, IMPORT_SOURCES, VOLUMES } from '../../api/resource.ts';
 import { waitsForConsumer } from '../../profile/classes.ts';
 import { annotate, type Decision, label, type Refusal } from '../decision.ts';
-import { passedOn } from '../import-pod.ts';
+import { importPodName, passedOn } from '../import-pod.ts';
 import { labelsOfImage } from './pod-state.ts';
 import { withRemedy } from './remedy.ts';
 import { annotationsOf } from './source.ts';
+import { decideStage, firstCursor } from './stages.ts';
 
 /**
  * What is seen of a claim whose `dataSourceRef` names a VolumeImportSource. It stays unbound while another claim is filled
@@ -179,6 +180,7 @@ function primeOf({ target, storageClass }: PopulationSeen, source: Stored<Volume
   const annotations = target.metadata.annotations ?? {};
   const node = waitsForConsumer(storageClass) ? annotations[ANNOTATION.selectedNode] : undefined;
   const { source: from = {}, contentType, preallocation } = source.spec;
+  const cursor = firstCursor(source.spec);
   return {
     metadata: {
       name: primeName(target),
@@ -190,11 +192,12 @@ function primeOf({ target, storageClass }: PopulationSeen, source: Stored<Volume
           ...(contentType === undefined ? {} : { contentType }),
           ...(preallocation === undefined ? {} : { preallocation }),
         }),
+        ...cursor,
         ...passedOn(annotations),
         [ANNOTATION.immediate]: '',
         [ANNOTATION.populatorKind]: IMPORT_SOURCES.kind,
         // Said at once: a change just before the pod comes is one that the scheduler has not seen yet, and stumbles over.
-        [ANNOTATION.importPod]: resourceName('importer', primeName(target)),
+        [ANNOTATION.importPod]: importPodName({ metadata: { name: primeName(target), annotations: cursor } }),
         [ANNOTATION.podRestarts]: '0',
         ...(node ? { [ANNOTATION.selectedNode]: node } : {}),
         ...(ANNOTATION.retain in annotations ? { [ANNOTATION.retain]: annotations[ANNOTATION.retain] as string } : {}),
@@ -221,7 +224,7 @@ function primeOf({ target, storageClass }: PopulationSeen, source: Stored<Volume
 
 /** What is known of the prime stands on the target; when the prime is filled, the target gets its volume. */
 function filling(seen: PopulationSeen, prime: Stored<PersistentVolumeClaim>): Decision[] {
-  const { target, volume, event, progress } = seen;
+  const { target, source, volume, event, progress } = seen;
   const about = { resource: CLAIMS, object: target };
   const filled = prime.metadata.annotations?.[ANNOTATION.podPhase] === 'Succeeded';
   // Why the prime is not bound is why nothing goes on.
@@ -239,7 +242,8 @@ function filling(seen: PopulationSeen, prime: Stored<PersistentVolumeClaim>): De
       : (progress ?? target.metadata.annotations?.[ANNOTATION.populatorProgress] ?? 'N/A'),
   });
   const labels = filled ? label(about, labelsOfImage(prime.metadata.labels)) : [];
-  return filled && volume ? [...labels, ...told, ...handOver(target, prime, volume)] : told;
+  if (!filled) return [...told, ...(source ? decideStage(prime, source.spec) : [])];
+  return volume ? [...labels, ...told, ...handOver(target, prime, volume)] : told;
 }
 
 /** The volume is told that it belongs to the target; Kubernetes binds it then, and the prime is lost. */

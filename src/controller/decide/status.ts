@@ -69,6 +69,7 @@ export function runningOf(claim: Stored<PersistentVolumeClaim>): Said {
 const TOLD: Partial<Record<DataVolumePhase, (name: string) => readonly [reason: string, message: string]>> = {
   ImportScheduled: (name) => ['ImportScheduled', `Import into ${name} scheduled`],
   ImportInProgress: (name) => ['ImportInProgress', `Import into ${name} in progress`],
+  Paused: (name) => ['ImportPaused', `Multistage import into PVC ${name} is paused`],
   Succeeded: (name) => ['ImportSucceeded', `Successfully imported into PVC ${name}`],
 };
 
