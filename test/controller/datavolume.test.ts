@@ -57,6 +57,15 @@ test('without a CSI driver the claim says itself what it is filled with', () => 
   ]);
 });
 
+test('a status that is there already is not written again', () => {
+  const first = status<DataVolumeStatus>(decideDataVolume(seen({ claim: claim({ owner: OWNED, phase: 'Pending' }) })));
+  // The API server sorts the keys of what it stores.
+  const conditions = first?.conditions?.map((one) => Object.fromEntries(Object.entries(one).sort()) as never) ?? [];
+  const dv = { ...dataVolume(), status: { ...first, conditions } };
+  const later = { dv, claim: claim({ owner: OWNED, phase: 'Pending' }), now: '2026-01-02T00:00:00Z' };
+  expect(words(decideDataVolume(seen(later)))).toEqual([]);
+});
+
 test('with a CSI driver a VolumeImportSource says it', () => {
   const decisions = decideDataVolume(seen({ csi: true }));
   expect(words(decisions).slice(2)).toEqual([
