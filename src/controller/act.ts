@@ -45,14 +45,15 @@ export class Actor {
         }
         case 'delete': {
           const { resource, object } = decision.subject;
-          await this.#kube.delete(resource, targetOf(object));
+          const going = await this.#kube.delete(resource, targetOf(object));
+          if (going) this.#learn(resource, going);
           say(`deleted ${resource.kind} ${keyOf(object)}`);
           break;
         }
         case 'patch': {
           const { subject, patch, part, exact } = decision;
           const version = versions.get(subject.object.metadata.uid) ?? subject.object.metadata.resourceVersion;
-          const target = { ...targetOf(subject.object), ...(exact ? { resourceVersion: version } : {}) };
+          const target = { ...targetOf(subject.object), ...(exact ? { resourceVersion: version } : { seen: version }) };
           const object = await this.#kube.patch(subject.resource, target, patch, part ? { part } : {});
           versions.set(object.metadata.uid, object.metadata.resourceVersion);
           this.#learn(subject.resource, object);

@@ -20,6 +20,8 @@ export interface Target {
   readonly uid?: string;
   /** Only this version of it. */
   readonly resourceVersion?: string;
+  /** The version that was seen last, whichever it is now: where it is that one, nobody needs to ask for it. */
+  readonly seen?: string;
 }
 
 /** Which objects of a kind. */
@@ -138,7 +140,8 @@ export class Kube implements AsyncDisposable {
 
   /**
    * The status of custom resources is patched whatever uid the patch has (statusStrategy of k8s.io/apiextensions-apiserver takes
-   * nothing else from it), but not at another version: so it is patched at the version that has the uid.
+   * nothing else from it), but not at another version: so it is patched at the version that has the uid, first at the one that
+   * was seen.
    */
   async #patchStatus<T extends Written>(
     resource: Resource<T>,
@@ -147,26 +150,36 @@ export class Kube implements AsyncDisposable {
     signal: AbortSignal | undefined,
   ): Promise<Stored<T>> {
     const options = { part: 'status', ...(signal ? { signal } : {}) } as const;
+    let resourceVersion = target.seen;
     for (let tries = 1; ; tries += 1) {
-      const now = await this.get(resource, target.namespace, target.name, signal);
-      if (!now) throw new KubeError(`${resource.kind} ${target.name} is gone`, { status: 404, reason: 'NotFound' });
-      const difference = differenceOf(now.metadata, target);
-      if (difference !== undefined) throw conflict(resource, target, difference);
-      const { resourceVersion } = now.metadata;
+      resourceVersion ??= await this.#versionOf(resource, target, signal);
       try {
         return await this.patch(resource, { ...target, resourceVersion }, patch, options);
       } catch (thrown) {
         if (!(thrown instanceof KubeError && thrown.status === 409) || tries >= TRIES) throw thrown;
+        resourceVersion = undefined;
       }
     }
   }
 
-  /** Deletes an object. One that is gone is fine, also when another has its name by now: that one stays. */
-  async delete(
-    resource: Resource<Written>,
+  /** The version of an object as it is now. Conflict where it is another one of that name. */
+  async #versionOf(resource: Resource<Written>, target: Target, signal: AbortSignal | undefined): Promise<string> {
+    const now = await this.get(resource, target.namespace, target.name, signal);
+    if (!now) throw new KubeError(`${resource.kind} ${target.name} is gone`, { status: 404, reason: 'NotFound' });
+    const difference = differenceOf(now.metadata, target);
+    if (difference !== undefined) throw conflict(resource, target, difference);
+    return now.metadata.resourceVersion;
+  }
+
+  /**
+   * Deletes an object. One that is gone is fine, also when another has its name by now: that one stays. What it is then, where
+   * something still has to end before it is gone.
+   */
+  async delete<T extends Written>(
+    resource: Resource<T>,
     target: Target,
     { gracePeriodSeconds, propagation, signal }: DeleteOptions = {},
-  ): Promise<void> {
+  ): Promise<Stored<T> | undefined> {
     const { namespace, name, uid, resourceVersion } = target;
     const body = {
       apiVersion: 'v1',
@@ -177,12 +190,21 @@ export class Kube implements AsyncDisposable {
     };
     try {
       const path = pathOf(resource, namespace, name);
-      await this.#write({ method: 'DELETE', path, body, signal, ...about('delete', resource) });
+      const answer = await this.#write<Stored<T>>({
+        method: 'DELETE',
+        path,
+        body,
+        signal,
+        ...about('delete', resource),
+      });
+      // Of what is gone at once it is a Status, or the object as it was.
+      return answer?.metadata?.deletionTimestamp ? answer : undefined;
     } catch (thrown) {
-      if (isGone(thrown)) return;
+      if (isGone(thrown)) return undefined;
       if (!(thrown instanceof KubeError && thrown.status === 409) || uid === undefined) throw thrown;
       const now = await this.get(resource, namespace, name, signal);
       if (now?.metadata.uid === uid) throw thrown;
+      return undefined;
     }
   }
 

@@ -284,6 +284,15 @@ test('the pod of a claim that is being deleted keeps it no longer', () => {
   expect(decideImport(importSeen({ claim: going }))).toEqual([]);
 });
 
+test('a pod that is going is not deleted again', () => {
+  const going = pod({ phase: 'Succeeded' }, { deletionTimestamp: '2026-01-01T00:00:00Z' });
+  const claim = importing({ annotations: { [ANNOTATION.podPhase]: 'Succeeded' } });
+  expect(words(decideImport(importSeen({ claim, pod: pod({ phase: 'Succeeded' }) })))).toEqual([
+    'delete Pod importer-disk',
+  ]);
+  expect(decideImport(importSeen({ claim, pod: going }))).toEqual([]);
+});
+
 test('what is refused is told, and tried again', () => {
   const refused = {
     status: 403,

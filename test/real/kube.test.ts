@@ -156,18 +156,38 @@ test('a status that many change at once is changed by all', async () => {
   expect(await refused(kube.patch(THINGS, gone, { status: {} }, { part: 'status' }))).toMatchObject({ status: 404 });
 });
 
+test('a status is patched at the version that was seen without asking, and at the latest where that is another', async () => {
+  const asked: string[] = [];
+  await using counted = new Kube(api.access);
+  const object = await kube.create(THINGS, { metadata: { namespace: 'default', name: 'seen' } });
+  counted.asked = ({ verb }, status) => void asked.push(`${verb} ${status}`);
+  const patch = (phase: string): Promise<Stored<Thing>> => {
+    const target = { ...targetOf(object), seen: object.metadata.resourceVersion };
+    return counted.patch(THINGS, target, { status: { phase } }, { part: 'status' });
+  };
+  expect((await patch('Pending')).status).toEqual({ phase: 'Pending' });
+  expect(asked).toEqual(['patch 200']);
+  expect((await patch('Bound')).status).toEqual({ phase: 'Bound' });
+  expect(asked.slice(1)).toEqual(['patch 409', 'get 200', 'patch 200']);
+  await kube.delete(THINGS, targetOf(object));
+  await kube.create(THINGS, { metadata: { namespace: 'default', name: 'seen' } });
+  expect(await refused(patch('Lost'))).toMatchObject({ status: 409, reason: 'Conflict' });
+});
+
 test('a deletion that has to wait says so on the object, and is as asked for', async () => {
   const made = await kube.create(CLAIMS, {
     metadata: { namespace: 'default', name: 'waits', finalizers: ['test.diskferry/wait'] },
     spec: { accessModes: ['ReadWriteOnce'], resources: { requests: { storage: '1Mi' } } },
   });
-  await kube.delete(CLAIMS, targetOf(made), { propagation: 'Foreground', gracePeriodSeconds: 5 });
+  const going = await kube.delete(CLAIMS, targetOf(made), { propagation: 'Foreground', gracePeriodSeconds: 5 });
+  expect(going?.metadata.deletionTimestamp).toBeDefined();
   const { metadata } = (await kube.get(CLAIMS, 'default', 'waits')) as Stored<PersistentVolumeClaim>;
   expect(metadata.deletionTimestamp).toBeDefined();
   expect(metadata.finalizers).toContain('foregroundDeletion');
   await kube.delete(CLAIMS, targetOf(made));
   await kube.patch(CLAIMS, targetOf(made), { metadata: { finalizers: null } });
   expect(await kube.get(CLAIMS, 'default', 'waits')).toBeUndefined();
+  expect(await kube.delete(CONFIG_MAPS, targetOf(await configMap('at-once')))).toBeUndefined();
 });
 
 test('a page that is too large is asked for in smaller ones, and nothing is left out', async () => {

@@ -55,7 +55,7 @@ const patch = (object: Object, value: string): Promise<Object> => {
   const { uid, name } = object.metadata;
   return kube.patch(CONFIG_MAPS, { namespace, name, uid }, { data: { value } });
 };
-const remove = ({ metadata: { name, uid } }: Object): Promise<void> =>
+const remove = ({ metadata: { name, uid } }: Object): Promise<unknown> =>
   kube.delete(CONFIG_MAPS, { namespace, name, uid });
 
 /** Some at a time. */

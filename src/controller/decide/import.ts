@@ -71,10 +71,10 @@ export function decideImport(seen: ImportSeen): Decision[] {
   const { claim, pod } = seen;
   if (pod && importOf(pod)?.uid !== claim.metadata.uid) return foreign(seen, pod);
   // The pod keeps a claim from going that is being deleted (finalizer kubernetes.io/pvc-protection).
-  if (claim.metadata.deletionTimestamp) return pod ? [remove(pod)] : released(claim);
+  if (claim.metadata.deletionTimestamp) return pod ? remove(pod) : released(claim);
   if (isOver(claim)) {
     if (!pod) return released(claim);
-    return retained(claim) || isFatal(claim) ? [] : [remove(pod)];
+    return retained(claim) || isFatal(claim) ? [] : remove(pod);
   }
   return pod ? withPod(seen, pod) : withoutPod(seen);
 }
@@ -104,8 +104,9 @@ function finalizers(claim: Stored<PersistentVolumeClaim>, list: readonly string[
   return [{ act: 'patch', subject: subject(claim), patch: { metadata: { finalizers: list } }, exact: true }];
 }
 
-function remove(pod: Stored<Pod>): Decision {
-  return { act: 'delete', subject: { resource: PODS, object: pod } };
+/** Unless it is going already. */
+function remove(pod: Stored<Pod>): Decision[] {
+  return pod.metadata.deletionTimestamp ? [] : [{ act: 'delete', subject: { resource: PODS, object: pod } }];
 }
 
 /** Never used, whatever it is: it has the name only. */
@@ -131,7 +132,7 @@ function withPod(seen: ImportSeen, pod: Stored<Pod>): Decision[] {
   if (phase === 'Succeeded') return ended(seen, pod, told);
   if (pod.metadata.deletionTimestamp) return annotate(subject(claim), told);
   // Evicted, its node lost, or not let in there: a successor of the same name when it is gone.
-  if (phase === 'Failed') return [...annotate(subject(claim), told), replace(seen, pod)];
+  if (phase === 'Failed') return [...annotate(subject(claim), told), ...replace(seen, pod)];
   // The scheduler changes the claim now; to change it too would send it back to the beginning.
   const state = isBeingScheduled(pod) ? [] : [...annotate(subject(claim), told), ...failures(seen, pod)];
   // Last: what is there already under the name, of a pod before, keeps nothing else from being told.
@@ -145,7 +146,7 @@ function ended(seen: ImportSeen, pod: Stored<Pod>, told: Record<string, string |
   if (!ending) {
     const message = 'the importer ended without saying how: it is tried again';
     const lost = { ...told, ...notRunning('Error', message), [ANNOTATION.podPhase]: 'Failed' };
-    return [...annotate(subject(claim), lost), replace(seen, pod)];
+    return [...annotate(subject(claim), lost), ...replace(seen, pod)];
   }
   if (isMismatch(ending)) {
     return [
@@ -155,29 +156,30 @@ function ended(seen: ImportSeen, pod: Stored<Pod>, told: Record<string, string |
   }
   if (ending.scratchSpaceRequired) {
     const again = { ...told, [ANNOTATION.podPhase]: 'Pending', [ANNOTATION.requiresScratch]: 'true' };
-    return [...annotate(subject(claim), again), remove(pod)];
+    return [...annotate(subject(claim), again), ...remove(pod)];
   }
   const mark = markAfter(claim, pod.metadata.uid);
-  if (mark) return [...annotate(subject(claim), { ...told, ...mark }), ...(retained(claim) ? [] : [remove(pod)])];
+  if (mark) return [...annotate(subject(claim), { ...told, ...mark }), ...(retained(claim) ? [] : remove(pod))];
   return [
     // Before it is said that all is there.
     ...label(subject(claim), labelsOfImage(ending.labels)),
     ...annotate(subject(claim), told),
     tell(claim, 'Normal', 'ImportSucceeded', 'Import Successful'),
-    ...(retained(claim) ? [] : [remove(pod)]),
+    ...(retained(claim) ? [] : remove(pod)),
   ];
 }
 
-function isBeingScheduled(pod: Stored<Pod>): boolean {
+/** Whether the scheduler has not looked at it yet. */
+export function isBeingScheduled(pod: Stored<Pod>): boolean {
   const { phase, conditions = [], containerStatuses = [] } = pod.status ?? {};
   const tried = conditions.some(({ type }) => type === 'PodScheduled') || containerStatuses.length > 0;
   return phase === 'Pending' && !pod.spec.nodeName && !tried;
 }
 
 /** What a node does not let in it will not let in a moment later either: so that no pod follows the other in a rush. */
-function replace({ now }: ImportSeen, pod: Stored<Pod>): Decision {
+function replace({ now }: ImportSeen, pod: Stored<Pod>): Decision[] {
   const age = (Date.parse(now) - Date.parse(pod.metadata.creationTimestamp ?? '')) / 1000;
-  return age < AGAIN ? { act: 'again', seconds: Math.max(1, AGAIN - age) } : remove(pod);
+  return age < AGAIN ? [{ act: 'again', seconds: Math.max(1, AGAIN - age) }] : remove(pod);
 }
 
 function tell(

@@ -97,13 +97,14 @@ export function decidePopulation(seen: PopulationSeen): Decision[] {
     const message = `the claim ${prime.metadata.name} was not made for this one and stands in the way of filling it: delete it`;
     return [...annotate(about, unbound('PrimeNameTaken', message)), { act: 'again', seconds: AGAIN }];
   }
-  if (target.metadata.deletionTimestamp) return prime ? [drop(prime)] : [];
+  if (target.metadata.deletionTimestamp) return prime ? drop(prime) : [];
   if (target.spec.volumeName) return prime ? finished(seen, prime) : [];
   return prime ? filling(seen, prime) : beginning(seen);
 }
 
-function drop(prime: Stored<PersistentVolumeClaim>): Decision {
-  return { act: 'delete', subject: { resource: CLAIMS, object: prime } };
+/** Unless it is going already. */
+function drop(prime: Stored<PersistentVolumeClaim>): Decision[] {
+  return prime.metadata.deletionTimestamp ? [] : [{ act: 'delete', subject: { resource: CLAIMS, object: prime } }];
 }
 
 function unbound(reason: string, message: string): Record<string, string> {
@@ -119,7 +120,7 @@ function finished({ target }: PopulationSeen, prime: Stored<PersistentVolumeClai
     { resource: CLAIMS, object: target },
     { ...mirrored(prime), [ANNOTATION.populatorProgress]: '100.0%', ...BOUND },
   );
-  return done && !prime.metadata.deletionTimestamp && !retain ? [...told, drop(prime)] : told;
+  return done && !retain ? [...told, ...drop(prime)] : told;
 }
 
 const BOUND = {
