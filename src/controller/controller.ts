@@ -7,10 +7,11 @@ import { Queue } from '../kube/queue.ts';
 import type { Actor } from './act.ts';
 import { decideConfig } from './decide/config.ts';
 import { decideDataVolume } from './decide/datavolume.ts';
-import { decideImport, isImport, isOver } from './decide/import.ts';
+import { decideImport, isBeingScheduled, isImport, isOver } from './decide/import.ts';
 import { decideInstallation } from './decide/installation.ts';
 import { decidePopulation, importSourceOf } from './decide/population.ts';
 import { decideProfile } from './decide/profile.ts';
+import { waitsFor } from './decide/turn.ts';
 import { decideCron, decideDataSource, decideUnfilled, unfilledBy } from './decide/unserved.ts';
 import type { Decision, Refusal } from './decision.ts';
 import { LASTING, type Views } from './views.ts';
@@ -21,7 +22,17 @@ const WORKERS = 8;
 /** Milliseconds from one that ended to those that wait for their turn: several that end together are one. */
 const SOON = 200;
 
-type Kind = 'dv' | 'import' | 'population' | 'unfilled' | 'cron' | 'datasource' | 'profile' | 'config' | 'cdi';
+type Kind =
+  | 'dv'
+  | 'import'
+  | 'population'
+  | 'unfilled'
+  | 'cron'
+  | 'datasource'
+  | 'profile'
+  | 'config'
+  | 'cdi'
+  | 'turns';
 
 /** Decides anew for whatever a change touches, and carries it out: one queue for all kinds, one worker a key. */
 export class Controller {
@@ -32,8 +43,8 @@ export class Controller {
   readonly queue = new Queue();
   /** What was refused last, by key: the state says it, and it is tried again. */
   readonly #refused = new Map<string, Refusal>();
-  /** Claims that wait for their turn. */
-  readonly #waiting = new Set<string>();
+  /** Claims that wait for their turn, and what is said of that. */
+  readonly #waiting = new Map<string, string>();
   /** UIDs of pods that have been given the certificates of the proxy. */
   readonly #copied = new Set<string>();
   readonly #kube: Kube;
@@ -73,14 +84,18 @@ export class Controller {
     const { dataVolumes, claims, pods, volumes, importSources, storageClasses, profiles, configs, installations } =
       this.#world;
     dataVolumes.watch(({ before, after }) => this.#add('dv', keyOf((after ?? before) as never)));
-    claims.watch(({ before, after }) => this.#touched((after ?? before) as Stored<PersistentVolumeClaim>));
+    claims.watch(({ before, after }) => {
+      this.#touched((after ?? before) as Stored<PersistentVolumeClaim>);
+      // It may have been one that was let begin, and could not.
+      if (!after) this.#turn();
+    });
     pods.watch(({ before, after }) => {
       const pod = after ?? before;
       for (const { persistentVolumeClaim: claim } of pod?.spec.volumes ?? [])
         if (claim) this.#add('import', `${pod?.metadata.namespace}/${claim.claimName}`);
-      if (after) return;
-      this.#copied.delete(pod?.metadata.uid ?? '');
-      this.#turn();
+      if (!after) this.#copied.delete(pod?.metadata.uid ?? '');
+      // It has ended, or the scheduler has decided.
+      if (!after || (before && isBeingScheduled(before) && !isBeingScheduled(after))) this.#turn();
     });
     volumes.watch(({ before, after }) => {
       for (const { spec } of [before, after].filter((one) => one !== undefined)) {
@@ -181,7 +196,16 @@ export class Controller {
 
   /** Somebody else may begin. */
   #turn(): void {
-    for (const key of this.#waiting) this.queue.addAfter(`import ${key}`, SOON);
+    if (this.#waiting.size > 0) this.queue.addAfter('turns ', SOON);
+  }
+
+  /** Of those that wait, only those are looked at that need not any more, or of which something else is to be said. */
+  #callWhoseTurnItIs(): void {
+    const { turns } = this.#views;
+    for (const [key, said] of this.#waiting) {
+      const turn = turns.get(key);
+      if (!turn || waitsFor(turn) !== said) this.#add('import', key);
+    }
   }
 
   async #handle(text: string): Promise<void> {
@@ -237,6 +261,9 @@ export class Controller {
         return () => decideProfile(this.#views.profile(key, now()));
       case 'config':
         return () => decideConfig(this.#views.configuration());
+      case 'turns':
+        this.#callWhoseTurnItIs();
+        return () => [];
       case 'cdi':
         return () => decideInstallation(this.#views.installation(key, now()));
     }
@@ -259,7 +286,7 @@ export class Controller {
   ): readonly Decision[] {
     const claim = this.#world.claims.get(key);
     const seen = claim && this.#views.import(claim, now, certificates, refused);
-    if (seen?.turn) this.#waiting.add(key);
+    if (seen?.turn) this.#waiting.set(key, waitsFor(seen.turn));
     else this.#waiting.delete(key);
     return seen ? decideImport(seen) : [];
   }
@@ -270,7 +297,7 @@ export class Controller {
     const say = (message: string): void => this.#say('info', text.slice(text.indexOf(' ') + 1), message);
     let decisions = decide(before);
     const starts = claim !== undefined && decisions.some(({ act }) => act === 'create');
-    if (starts) this.#views.starting.add(claim);
+    if (starts) this.#views.starts(claim);
     try {
       let carried = await this.#actor.carryOut(decisions, say);
       if (carried.refused && carried.refused.message !== before?.message) {
@@ -287,7 +314,7 @@ export class Controller {
       if (carried.refused || carried.again !== undefined)
         this.queue.addAfter(text, (carried.again ?? again ?? 15) * 1000);
     } finally {
-      if (starts) this.#views.starting.delete(claim);
+      if (starts) this.#views.isStarted(claim);
     }
   }
 }

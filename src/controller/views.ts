@@ -14,7 +14,7 @@ import { tlsRules } from '../profile/tls-profile.ts';
 import { ofDataVolume } from '../profile/wanted.ts';
 import { correlationOf } from './correlation.ts';
 import { CONFIG, type ConfigSeen } from './decide/config.ts';
-import { type ImportSeen, isImport, isOver, wantsPod } from './decide/import.ts';
+import { type ImportSeen, isBeingScheduled, isBound, isImport, wantsPod } from './decide/import.ts';
 import type { InstallationSeen } from './decide/installation.ts';
 import { importSourceName, importSourceOf, type PopulationSeen, primeName } from './decide/population.ts';
 import type { ProfileSeen } from './decide/profile.ts';
@@ -24,7 +24,7 @@ import type { Refusal } from './decision.ts';
 import { importPodName } from './import-pod.ts';
 import { scratchName } from './scratch-claim.ts';
 import type { Settings, WorkerSettings } from './settings.ts';
-import { isUsing, targetOf, type World } from './world.ts';
+import { IMPORTING, isUsing, targetOf, type World } from './world.ts';
 
 /** Imports at a time: on one node, whose disks and network they share, and from one host (docs/datavolumes.md). */
 const LIMITS = { perNode: 10, perHost: 20 };
@@ -39,12 +39,30 @@ export class Views {
   /** Percents by UID of the pod. */
   readonly #progress: (pod: string) => number | undefined;
   /** Claims for which a pod is being made at this moment. */
-  readonly starting = new Set<string>();
+  readonly #starting = new Set<string>();
+  /** Until something changes that they rest on: many ask for them, and each would look at all imports. */
+  #turns: ReadonlyMap<string, Turn> | undefined;
 
   constructor(world: World, settings: Settings, progress: (pod: string) => number | undefined) {
     this.#world = world;
     this.#settings = settings;
     this.#progress = progress;
+    const forget = (): void => {
+      this.#turns = undefined;
+    };
+    const { claims, pods, volumes, configs, installations, storageClasses } = world;
+    for (const cache of [claims, pods, volumes, configs, installations, storageClasses]) cache.watch(forget);
+  }
+
+  /** A pod is being made for a claim, by its key, until it `isStarted` or failed. */
+  starts(claim: string): void {
+    this.#starting.add(claim);
+    this.#turns = undefined;
+  }
+
+  isStarted(claim: string): void {
+    this.#starting.delete(claim);
+    this.#turns = undefined;
   }
 
   /** As it is in effect, whether or not it is written already. */
@@ -126,7 +144,7 @@ export class Views {
     const pod = this.importPod(claim);
     const target = world.claims.get(targetOf(claim) ?? '') ?? claim;
     const event = pod && world.eventAbout(world.podEvents, pod.metadata.uid);
-    const turn = pod ? undefined : this.#turns().get(key);
+    const turn = pod ? undefined : this.turns.get(key);
     const scratch = world.claims.get(`${namespace}/${scratchName(claim)}`);
     const scratchClass = this.config.status?.scratchSpaceStorageClass || undefined;
     const block = claim.spec.volumeMode === 'Block';
@@ -261,18 +279,20 @@ export class Views {
     return percent === undefined ? undefined : `${percent.toFixed(2)}%`;
   }
 
-  /** Of all imports that wait for a pod. */
-  #turns(): ReadonlyMap<string, Turn> {
-    const imports = [...this.#world.claims.list()].flatMap((claim) => this.#importOf(claim) ?? []);
-    return turnsOf(imports, LIMITS);
+  /** What those wait for that may not have a pod yet, by the key of their claim. */
+  get turns(): ReadonlyMap<string, Turn> {
+    this.#turns ??= turnsOf(
+      this.#world.claims.by('importing', IMPORTING).flatMap((claim) => this.#importOf(claim) ?? []),
+      LIMITS,
+    );
+    return this.#turns;
   }
 
   #importOf(claim: Stored<PersistentVolumeClaim>): Import | undefined {
-    if (!isImport(claim) || isOver(claim)) return undefined;
     const key = keyOf(claim);
     const pod = this.importPod(claim);
-    const running = pod !== undefined || this.starting.has(key);
-    if (!running && !wantsPod(claim, this.#mayConsumeFirst(claim))) return undefined;
+    const running = pod !== undefined || this.#starting.has(key);
+    if (!running && !wantsPod(claim, isBound(claim) || this.#mayConsumeFirst(claim))) return undefined;
     return {
       key,
       namespace: claim.metadata.namespace ?? '',
@@ -280,6 +300,7 @@ export class Views {
       host: hostOf(claim),
       node: nodeOf(this.#world.volumes.get(claim.spec.volumeName ?? '')) ?? chosenFor(claim, pod),
       running,
+      homeless: pod !== undefined && pod.spec.nodeName === undefined && !isBeingScheduled(pod),
     };
   }
 }

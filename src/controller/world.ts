@@ -28,6 +28,7 @@ import type { StorageProfile } from '../api/storage-profile.ts';
 import { Cache } from '../kube/cache.ts';
 import type { Kube, Written } from '../kube/client.ts';
 import { type Counters, Reflector, type ReflectorOptions } from '../kube/reflector.ts';
+import { isImport, isOver } from './decide/import.ts';
 import { importSourceOf } from './decide/population.ts';
 import { importOf } from './import-pod.ts';
 
@@ -38,6 +39,9 @@ interface Watched<T extends Written> {
   readonly options?: ReflectorOptions<T>;
 }
 
+/** The value of the index `importing`. */
+export const IMPORTING = '';
+
 /** All that is seen of the cluster: one cache a kind, kept in step by a watch. */
 export class World {
   readonly dataVolumes = new Cache<DataVolume>();
@@ -47,6 +51,8 @@ export class World {
       const name = importSourceOf(claim);
       return name === undefined ? [] : [`${claim.metadata.namespace}/${name}`];
     },
+    /** All that are to be filled by an import and are not yet, by one value: of most it is long over. */
+    importing: (claim) => (isImport(claim) && !isOver(claim) ? [IMPORTING] : []),
   });
   readonly pods = new Cache<Pod>({
     /** By `namespace/name` of each claim that they have. */

@@ -187,15 +187,15 @@ test.each([
     await until('all of them have their pods', 60, async () => (await podsOf(namespace)).length === LIMIT);
     const full = `${LIMIT} imports are under way on node node-1, which is the limit`;
     const last = await importing('last');
-    await last.says('Running', new RegExp(`^False Queued waits for its turn, place 1 of 1: ${full}`));
+    await last.says('Running', new RegExp(`^False Queued waits for its turn, place 1: ${full}`));
     // The older comes first, and ages are whole seconds.
     await new Promise((resolve) => setTimeout(resolve, 1000));
     const later = await importing('later');
-    await later.says('Running', new RegExp(`^False Queued waits for its turn, place 2 of 2: ${full}`));
+    await later.says('Running', new RegExp(`^False Queued waits for its turn, place 2: ${full}`));
     expect(await podsOf(namespace)).toHaveLength(LIMIT);
     await kubernetes.ask('DELETE', namespace.path(`datavolumes/${first[0]?.name}`, GROUP));
     await last.says('Running', /^True Pod is running/, 40);
-    await later.says('Running', new RegExp(`^False Queued waits for its turn, place 1 of 1: ${full}`));
+    await later.says('Running', new RegExp(`^False Queued waits for its turn, place 1: ${full}`));
   },
   240_000,
 );

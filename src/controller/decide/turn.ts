@@ -12,7 +12,10 @@ export interface Import {
   readonly host: string;
   /** Where it runs or has to run; empty while the scheduler may choose. */
   readonly node: string;
+  /** It has a pod, or gets one at this moment. */
   readonly running: boolean;
+  /** The scheduler has looked at its pod and finds no node for it: it takes nobody's place, for as long as that lasts. */
+  readonly homeless?: boolean;
 }
 
 export interface Limits {
@@ -22,9 +25,8 @@ export interface Limits {
 
 /** What an import waits for. */
 export interface Turn {
-  /** From 1. */
+  /** From 1, of all that wait. */
   readonly place: number;
-  readonly waiting: number;
   /** What is full: a node, all that have imports (without a name), or a host that images come from. */
   readonly full: { readonly what: 'node' | 'nodes' | 'host'; readonly name: string; readonly limit: number };
 }
@@ -45,8 +47,8 @@ export function turnsOf(imports: readonly Import[], limits: Limits): ReadonlyMap
     if (host !== '') add(hosts, host);
   };
   for (const one of imports.filter(({ running }) => running)) {
-    begin(one);
     add(namespaces, one.namespace);
+    if (!one.homeless) begin(one);
   }
   const waiting = imports.filter(({ running }) => !running);
   const ranked = rank(waiting, namespaces);
@@ -55,20 +57,21 @@ export function turnsOf(imports: readonly Import[], limits: Limits): ReadonlyMap
   for (const one of ranked) {
     const { key, node, host } = one;
     const room = node === '' ? limits.perNode * Math.max(1, nodes.size) - all : limits.perNode - count(nodes, node);
+    // The host first: it stays full for longer, and what is told changes less.
     const full =
-      room <= 0
-        ? ({ what: node === '' ? 'nodes' : 'node', name: node, limit: limits.perNode } as const)
-        : host !== '' && count(hosts, host) >= limits.perHost
-          ? ({ what: 'host', name: host, limit: limits.perHost } as const)
+      host !== '' && count(hosts, host) >= limits.perHost
+        ? ({ what: 'host', name: host, limit: limits.perHost } as const)
+        : room <= 0
+          ? ({ what: node === '' ? 'nodes' : 'node', name: node, limit: limits.perNode } as const)
           : undefined;
     if (full === undefined) {
       begin(one);
       continue;
     }
     place += 1;
-    turns.set(key, { place, waiting: 0, full });
+    turns.set(key, { place, full });
   }
-  return new Map([...turns].map(([key, turn]) => [key, { ...turn, waiting: place }]));
+  return turns;
 }
 
 /** By these, volumes say on which node alone they are: Kubernetes', and those of CSI drivers of a node's own disks. */
@@ -98,24 +101,23 @@ function compare(a: string, b: string): number {
   return a < b ? -1 : a > b ? 1 : 0;
 }
 
-/** Places that are told as they are; behind them in steps, so that a long queue is not written anew with each that leaves. */
-const EXACT = 10;
-
-/** `waits for its turn, as 3 of some 20: node a has its 8 imports`. */
-export function waitsFor({ place, waiting, full }: Turn): string {
+/** `waits for its turn, place 6 to 10: 20 imports from images.example.org are under way, which is the limit`. */
+export function waitsFor({ place, full }: Turn): string {
   const where =
     full.what === 'host'
       ? `${full.limit} imports from ${full.name} are under way`
       : full.what === 'nodes'
         ? `on average ${full.limit} imports are under way on each node that has any`
         : `${full.limit} imports are under way on node ${full.name}`;
-  const told = place <= EXACT ? `${place}` : `more than ${step(place)}`;
-  const rest = waiting <= EXACT ? `${waiting}` : `more than ${step(waiting)}`;
-  return `waits for its turn, place ${told} of ${rest}: ${where}, which is the limit`;
+  return `waits for its turn, ${among(place)}: ${where}, which is the limit`;
 }
 
-/** The next lower of 10, 20, 50, 100, 200, 500, …. */
-function step(n: number): number {
-  const power = 10 ** Math.floor(Math.log10(n - 1));
-  return [5, 2, 1].map((factor) => factor * power).find((one) => one < n) ?? EXACT;
+/** From one of 1, 2, 5, 10, 20, 50, … to the next. */
+const FACTORS = [2, 2.5, 2] as const;
+
+/** `place 3 to 5`. In steps: each change is a write on a claim and on its DataVolume, and with each that leaves all move up. */
+function among(place: number): string {
+  let [before, last] = [0, 1];
+  for (let n = 0; last < place; n += 1) [before, last] = [last, last * (FACTORS[n % FACTORS.length] ?? 2)];
+  return before + 1 === last ? `place ${last}` : `place ${before + 1} to ${last}`;
 }
