@@ -17,6 +17,12 @@ const ETCD = 'http://127.0.0.1:2379';
 const ETCD_PEER = 'http://127.0.0.1:2380';
 const DNS_PORT = 5353;
 const SITE_PORT = 8088;
+/** Inside the first node. */
+export const AUDIT_LOG = '/var/log/audit.log';
+/** The user that the controller is to the API server (deploy/rbac.yaml). */
+const CONTROLLER = 'system:serviceaccount:cdi:cdi-sa';
+/** The label of nodes, and of what belongs to them, that kwok plays. */
+export const FAKE = 'diskferry.test/fake';
 /** The Service of the images that examples name: `http://images.default.svc/`. */
 const SITE = { name: 'images', namespace: 'default' };
 
@@ -64,6 +70,11 @@ export function servicesOf(layout: Layout, node: Node, path: (program: string) =
         ],
         ...[`--service-cluster-ip-range=${layout.services}`, '--authorization-mode=Node,RBAC'],
         ...['--enable-admission-plugins=NodeRestriction', '--allow-privileged=true'],
+        // It wants a newer etcd than Debian 12's, and without that refuses watches from version 0, with which kwok begins.
+        '--feature-gates=WatchList=false',
+        // What the controller asks for: support/audit.ts counts it.
+        ...[`--audit-policy-file=${configured('audit.json')}`, `--audit-log-path=${AUDIT_LOG}`],
+        ...['--audit-log-maxsize=512', '--audit-log-maxbackup=1'],
       ],
     },
     {
@@ -79,6 +90,8 @@ export function servicesOf(layout: Layout, node: Node, path: (program: string) =
           `--cluster-cidr=${layout.everyPod}`,
           '--allocate-node-cidrs=false',
         ],
+        // Of 20 requests a second, hundreds of claims are minutes until they are bound, and until they are gone.
+        ...['--kube-api-qps=500', '--kube-api-burst=1000'],
       ],
     },
     {
@@ -109,6 +122,16 @@ export function servicesOf(layout: Layout, node: Node, path: (program: string) =
       args: [...csi, '--extra-create-metadata', '--default-fstype=ext4', '--feature-gates=Topology=true'],
     },
     { name: 'csi-snapshotter', program: 'csi-snapshotter', args: csi },
+    {
+      // Not of every cluster: support/kwok.ts starts it.
+      name: 'kwok',
+      program: 'kwok',
+      args: [
+        ...[as('admin'), `--config=${configured('stages.yaml')}`, `--node-ip=${node.address}`],
+        ...['--manage-all-nodes=false', `--manage-nodes-with-label-selector=${FAKE}=true`],
+        '--node-lease-duration-seconds=40',
+      ],
+    },
     { name: 'csi-resizer', program: 'csi-resizer', args: csi },
   ];
   return Object.fromEntries(all.map((service) => [service.name, { ...service, program: path(service.program) }]));
@@ -135,6 +158,12 @@ export function configurationOf(layout: Layout, node: Node): Record<string, stri
         },
         { type: 'portmap', capabilities: { portMappings: true } },
       ],
+    }),
+    'audit.json': JSON.stringify({
+      apiVersion: 'audit.k8s.io/v1',
+      kind: 'Policy',
+      omitStages: ['RequestReceived'],
+      rules: [{ level: 'Metadata', users: [CONTROLLER] }, { level: 'None' }],
     }),
     // Empty: names outside of the cluster are not asked of anybody.
     'resolv.conf': '',

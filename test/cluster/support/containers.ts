@@ -33,7 +33,7 @@ interface Status {
 /** The first process of a container that runs, or will within `seconds`. */
 export async function processOfContainer(
   cluster: Cluster,
-  namespace: Namespace,
+  namespace: Pick<Namespace, 'path'>,
   pod: string,
   container?: string,
   seconds = 30,
