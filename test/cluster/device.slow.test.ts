@@ -1,5 +1,6 @@
 // A node whose runtime does not hand devices over to users: an import into a Block volume says so before any traffic.
-import { readFile, writeFile } from 'node:fs/promises';
+import { randomBytes } from 'node:crypto';
+import { chmod, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { bootableDisk, MiB } from '../support/images.ts';
@@ -9,6 +10,7 @@ import { partsOf } from './layout.ts';
 import { type Cluster, cluster } from './support/cluster.ts';
 import { dataVolume, diskFrom, type Made } from './support/datavolumes.ts';
 import type { Namespace } from './support/namespace.ts';
+import { localVolume } from './support/volumes.ts';
 
 const SETTING = 'device_ownership_from_security_context';
 let kubernetes: Cluster;
@@ -45,10 +47,13 @@ async function devicesAreHandedOver(how: boolean): Promise<AsyncDisposable> {
 
 const imported = (namespace: Namespace, name: string, port: number): Promise<Made> =>
   dataVolume(kubernetes, namespace, name, {
-    spec: diskFrom(`http://${kubernetes.host}:${port}/disk.raw`, { mode: 'Block' }),
+    spec: diskFrom(`http://${kubernetes.host}:${port}/disk.raw`, { class: 'local', mode: 'Block' }),
   });
 
 test('a device that is not handed over: nothing is read, and the condition says what to set, and where', async () => {
+  await using placed = await localVolume(kubernetes, `device-${randomBytes(4).toString('hex')}`, { mode: 'Block' });
+  // Of root alone: an image without a group for user 107 runs as one of root's.
+  await chmod(placed.path, 0o600);
   await using namespace = await kubernetes.namespace();
   await using line = await kubernetes.reachable(site.port);
   let dv: Made;
