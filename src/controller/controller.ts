@@ -12,7 +12,7 @@ import { decideInstallation } from './decide/installation.ts';
 import { decidePopulation, importSourceOf } from './decide/population.ts';
 import { decideProfile } from './decide/profile.ts';
 import { waitsFor } from './decide/turn.ts';
-import { decideCron, decideDataSource, decideUnfilled, unfilledBy } from './decide/unserved.ts';
+import { decideCron, decideDataSource, decideTransfer, decideUnfilled, unfilledBy } from './decide/unserved.ts';
 import type { Decision, Refusal } from './decision.ts';
 import { LASTING, type Views } from './views.ts';
 import { targetOf, type World } from './world.ts';
@@ -29,6 +29,7 @@ type Kind =
   | 'unfilled'
   | 'cron'
   | 'datasource'
+  | 'transfer'
   | 'profile'
   | 'config'
   | 'cdi'
@@ -114,6 +115,7 @@ export class Controller {
     });
     this.#world.dataImportCrons.watch(({ before, after }) => this.#add('cron', keyOf((after ?? before) as never)));
     this.#world.dataSources.watch(({ before, after }) => this.#add('datasource', keyOf((after ?? before) as never)));
+    this.#world.transfers.watch(({ before, after }) => this.#add('transfer', keyOf((after ?? before) as never)));
     this.#world.podEvents.watch(({ after }) => {
       const { namespace, name } = after?.involvedObject ?? {};
       for (const { persistentVolumeClaim: claim } of pods.get(`${namespace}/${name}`)?.spec.volumes ?? [])
@@ -188,6 +190,7 @@ export class Controller {
     for (const one of dataVolumes.list()) this.#add('dv', keyOf(one));
     for (const one of dataImportCrons.list()) this.#add('cron', keyOf(one));
     for (const one of dataSources.list()) this.#add('datasource', keyOf(one));
+    for (const one of this.#world.transfers.list()) this.#add('transfer', keyOf(one));
     for (const one of claims.list()) this.#touched(one);
     for (const one of [...storageClasses.list(), ...profiles.list()]) this.#add('profile', keyOf(one));
     for (const one of installations.list()) this.#add('cdi', keyOf(one));
@@ -256,6 +259,10 @@ export class Controller {
       case 'datasource': {
         const source = world.dataSources.get(key);
         return () => (source ? decideDataSource(source, now()) : []);
+      }
+      case 'transfer': {
+        const transfer = world.transfers.get(key);
+        return () => (transfer ? decideTransfer(transfer, now()) : []);
       }
       case 'profile':
         return () => decideProfile(this.#views.profile(key, now()));

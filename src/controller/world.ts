@@ -5,6 +5,7 @@ import type { DataImportCron } from '../api/data-import-cron.ts';
 import type { DataSource } from '../api/datasource.ts';
 import type { DataVolume } from '../api/datavolume.ts';
 import { controllerOf, type Stored } from '../api/meta.ts';
+import type { ObjectTransfer } from '../api/object-transfer.ts';
 import type { VolumeImportSource } from '../api/populators.ts';
 import {
   CDI_CONFIGS,
@@ -16,6 +17,7 @@ import {
   DATA_VOLUMES,
   EVENTS,
   IMPORT_SOURCES,
+  OBJECT_TRANSFERS,
   PODS,
   type Resource,
   SNAPSHOT_CLASSES,
@@ -68,6 +70,7 @@ export class World {
   readonly importSources = new Cache<VolumeImportSource>();
   readonly dataImportCrons = new Cache<DataImportCron>();
   readonly dataSources = new Cache<DataSource>();
+  readonly transfers = new Cache<ObjectTransfer>();
   readonly profiles = new Cache<StorageProfile>();
   readonly configs = new Cache<CdiConfig>();
   readonly installations = new Cache<Cdi>();
@@ -98,6 +101,7 @@ export class World {
       one(IMPORT_SOURCES, this.importSources),
       one(DATA_IMPORT_CRONS, this.dataImportCrons),
       one(DATA_SOURCES, this.dataSources),
+      one(OBJECT_TRANSFERS, this.transfers),
       one(STORAGE_PROFILES, this.profiles),
       one(CDI_CONFIGS, this.configs),
       one(CDIS, this.installations),

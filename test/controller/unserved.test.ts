@@ -3,7 +3,13 @@ import { ANNOTATION } from '../../src/api/claim.ts';
 import type { DataImportCron } from '../../src/api/data-import-cron.ts';
 import type { DataSource } from '../../src/api/datasource.ts';
 import type { Condition, Stored } from '../../src/api/meta.ts';
-import { decideCron, decideDataSource, decideUnfilled, unfilledBy } from '../../src/controller/decide/unserved.ts';
+import {
+  decideCron,
+  decideDataSource,
+  decideTransfer,
+  decideUnfilled,
+  unfilledBy,
+} from '../../src/controller/decide/unserved.ts';
 import type { Decision } from '../../src/controller/decision.ts';
 import { type ClaimOf, claim, importing, NOW } from './objects.ts';
 import { annotations, words } from './words.ts';
@@ -61,6 +67,17 @@ test('a DataSource is not ready', () => {
   const said = conditionsIn(first);
   expect(said).toMatchObject([{ type: 'Ready', status: 'False', reason: 'NotSupported' }]);
   expect(decideDataSource(source(said), LATER)).toEqual([]);
+});
+
+test('an ObjectTransfer moves nothing', () => {
+  const transfer = (conditions?: readonly Condition[]) => ({
+    metadata: { ...metadata, name: 'move' },
+    spec: { source: { kind: 'DataVolume', namespace: 'ns', name: 'disk' }, target: { name: 'other' } },
+    ...(conditions ? { status: { conditions } } : {}),
+  });
+  const first = decideTransfer(transfer(), NOW);
+  expect(words(first)).toEqual(['patch ObjectTransfer status', 'tell Warning NotSupported']);
+  expect(decideTransfer(transfer(conditionsIn(first)), LATER)).toEqual([]);
 });
 
 test('what is being deleted is left alone', () => {

@@ -192,6 +192,13 @@ test('what nobody acts on says so, and an event says it once', async () => {
     metadata: { name: 'uploaded', annotations: { 'cdi.kubevirt.io/storage.upload.target': '' } },
     spec: pvc,
   });
+  const transfers = '/apis/cdi.kubevirt.io/v1beta1/objecttransfers';
+  await api.ask('POST', transfers, {
+    apiVersion,
+    kind: 'ObjectTransfer',
+    metadata: { name: 'move' },
+    spec: { source: { kind: 'DataVolume', namespace: NS, name: 'disk' }, target: { name: 'other' } },
+  });
   const isSaid = ({ status }: Said): boolean =>
     status?.conditions?.every(({ reason }) => reason === 'NotSupported') ?? false;
   const cron = await waited<Said>('the DataImportCron says it', `${cdi}/dataimportcrons/golden`, isSaid);
@@ -199,6 +206,7 @@ test('what nobody acts on says so, and an event says it once', async () => {
   // API servers sort keys: what is compared with what is stored is not compared as text.
   for (const one of cron.status?.conditions ?? []) expect(Object.keys(one)).toEqual(Object.keys(one).sort());
   const source = await waited<Said>('the DataSource says it', `${cdi}/datasources/golden`, isSaid);
+  await waited<Said>('the ObjectTransfer says it', `${transfers}/move`, (one) => !!one.status && isSaid(one));
   const running = 'cdi.kubevirt.io/storage.condition.running.reason';
   const claim = await waited<Stored<PersistentVolumeClaim>>(
     'the claim says it',
@@ -350,7 +358,9 @@ test('of what it only speaks of, the controller writes that and makes and delete
     expect(await which('cdi-sa', ALL, { group: 'cdi.kubevirt.io', namespace: NS, resource })).toBe(
       'get list watch patch',
     );
-  for (const resource of ['volumeuploadsources', 'volumeclonesources', 'objecttransfers'])
+  const transfers = { group: 'cdi.kubevirt.io', resource: 'objecttransfers' };
+  expect(await which('cdi-sa', ALL, transfers)).toBe('get list watch');
+  for (const resource of ['volumeuploadsources', 'volumeclonesources'])
     expect(await which('cdi-sa', ALL, { group: 'cdi.kubevirt.io', namespace: NS, resource })).toBe('');
 });
 

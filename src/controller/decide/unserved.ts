@@ -3,12 +3,14 @@ import { ANNOTATION } from '../../api/claim.ts';
 import type { DataImportCron } from '../../api/data-import-cron.ts';
 import type { DataSource } from '../../api/datasource.ts';
 import type { Condition, Stored } from '../../api/meta.ts';
+import type { ObjectTransfer } from '../../api/object-transfer.ts';
 import {
   apiVersionOf,
   CLAIMS,
   CLONE_SOURCES,
   DATA_IMPORT_CRONS,
   DATA_SOURCES,
+  OBJECT_TRANSFERS,
   OPENSTACK_POPULATORS,
   OVIRT_POPULATORS,
   type Resource,
@@ -44,6 +46,18 @@ export function decideDataSource(source: Stored<DataSource>, now: string): Decis
   );
 }
 
+/** An ObjectTransfer that moves nothing. */
+export function decideTransfer(transfer: Stored<ObjectTransfer>, now: string): Decision[] {
+  const message =
+    'diskferry does not act on ObjectTransfers, which CDI has given up, so nothing is moved: import the disk where it is to be';
+  const about = { resource: OBJECT_TRANSFERS, object: transfer };
+  const said = { Complete: 'False', Running: 'False' } as const;
+  // It alone of these kinds has a status of its own to the API server.
+  return unserved(about, transfer.status?.conditions, said, message, now).map((one) =>
+    one.act === 'patch' ? { act: 'patch', subject: about, patch: one.patch, part: 'status' } : one,
+  );
+}
+
 function unserved(
   about: Subject,
   before: readonly Condition[] | undefined,
@@ -62,7 +76,6 @@ function unserved(
   if (isSaid) return [];
   const conditions = conditionsOf(before, Object.fromEntries(said), now);
   return [
-    // These kinds have no status of their own to the API server.
     { act: 'patch', subject: about, patch: { status: { conditions } }, exact: true },
     { act: 'tell', about, type: 'Warning', reason: REASON, message },
   ];
