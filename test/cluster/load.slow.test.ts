@@ -11,7 +11,7 @@ import { emptyFakes, FAKE_CLASSES, FAKE_LABELS, FAKE_PLACEMENT, fakeNodes, fakeV
 import { until } from './support/until.ts';
 
 const MiB = 1024 * 1024;
-const COUNT = Number(process.env.DATAVOLUMES ?? 500);
+const COUNT = Number(process.env.DISKFERRY_LOAD_DATAVOLUMES ?? 500);
 /** With the 10 imports that each may have at a time (src/controller/views.ts), as many as there are DataVolumes. */
 const NODES = 50;
 const SIZE = '64Mi';
