@@ -39,10 +39,10 @@ interface Load {
 }
 
 test.for<Load>([
-  { name: 'volumes that are there', storageClass: FAKE_CLASSES.static, hosts: NODES, writes: 26, reads: 3 },
-  { name: 'volumes of a CSI driver', storageClass: FAKE_CLASSES.csi, hosts: NODES, writes: 38, reads: 5 },
-  // Most wait for their turn, and are told roughly which it is: once for each power of ten.
-  { name: 'one source', storageClass: FAKE_CLASSES.csi, hosts: 1, writes: 45, reads: 5 },
+  { name: 'volumes that are there', storageClass: FAKE_CLASSES.static, hosts: NODES, writes: 30, reads: 3 },
+  { name: 'volumes of a CSI driver', storageClass: FAKE_CLASSES.csi, hosts: NODES, writes: 46, reads: 5 },
+  // Most wait for their turn, and are told in steps which it is.
+  { name: 'one source', storageClass: FAKE_CLASSES.csi, hosts: 1, writes: 50, reads: 5 },
 ])('$name', { timeout: 1_200_000, retry: 0 }, async ({ name, storageClass, hosts, ...most }) => {
   if (storageClass === FAKE_CLASSES.static) await fakeVolumes(kubernetes, COUNT, SIZE);
   const controller = await freshController();
@@ -94,7 +94,8 @@ ${table(asked)}
   writes for each ${of(writes)}, reads ${of(reads)}; lists ${lists.length}; refused ${asked.filter(({ status }) => status >= 400).length}
   the controller: ${megabytes(before.peak)} before, ${megabytes(after.peak)} at most; ${(after.cpu - before.cpu).toFixed(1)} s of a processor
 `);
-  expect(lists).toEqual([]);
+  // Of kinds that never change, the API server over Debian's etcd tells nothing, and they are listed anew now and then.
+  expect(lists.filter(({ resource }) => GROWING.includes(resource))).toEqual([]);
   expect(writes.length / COUNT).toBeLessThanOrEqual(most.writes);
   expect(reads.length / COUNT).toBeLessThanOrEqual(most.reads);
   expect(await controller.restarts()).toBe(0);
@@ -102,6 +103,8 @@ ${table(asked)}
   expect(writes.filter(({ verb, resource }) => verb === 'create' && resource === 'pods')).toHaveLength(COUNT);
 });
 
+/** Kinds of which there is one for each DataVolume. */
+const GROWING = ['datavolumes', 'persistentvolumeclaims', 'persistentvolumes', 'pods', 'volumeimportsources'];
 /** Of the controller itself, however many DataVolumes there are. */
 const OWN = ['leases', 'tokenreviews', 'subjectaccessreviews'];
 

@@ -168,9 +168,9 @@ test('says the place in steps, what is full, and its limit', () => {
   expect(waitsFor({ place: 1, full: { what: 'nodes', name: '', limit: 3 } })).toBe(
     'waits for its turn, place 1: on average 3 imports are under way on each node that has any, which is the limit',
   );
-  const places = [1, 2, 3, 5, 6, 10, 11, 20, 21, 50, 51, 1001];
+  const places = [1, 2, 3, 5, 6, 10, 11, 50, 100, 101, 1001];
   expect(places.map((place) => /turn, place (.*):/.exec(waitsFor({ place, full }))?.[1])).toEqual([
     ...['1', '2', '3 to 5', '3 to 5', '6 to 10', '6 to 10'],
-    ...['11 to 20', '11 to 20', '21 to 50', '21 to 50', '51 to 100', '1001 to 2000'],
+    ...['11 to 100', '11 to 100', '11 to 100', '101 to 1000', '1001 to 10000'],
   ]);
 });

@@ -112,12 +112,12 @@ export function waitsFor({ place, full }: Turn): string {
   return `waits for its turn, ${among(place)}: ${where}, which is the limit`;
 }
 
-/** From one of 1, 2, 5, 10, 20, 50, … to the next. */
-const FACTORS = [2, 2.5, 2] as const;
+/** The steps in which places are told: exactly where it is soon, and roughly where it is not. */
+const SOON = [1, 2, 5, 10] as const;
 
 /** `place 3 to 5`. In steps: each change is a write on a claim and on its DataVolume, and with each that leaves all move up. */
 function among(place: number): string {
   let [before, last] = [0, 1];
-  for (let n = 0; last < place; n += 1) [before, last] = [last, last * (FACTORS[n % FACTORS.length] ?? 2)];
+  while (last < place) [before, last] = [last, SOON.find((step) => step > last) ?? last * 10];
   return before + 1 === last ? `place ${last}` : `place ${before + 1} to ${last}`;
 }
