@@ -75,8 +75,7 @@ type Json = unknown;
 
 /** The merge patch (RFC 7396) that makes `wanted` of what is there; undefined where nothing differs. */
 export function mergePatch(there: Json, wanted: Json): Json | undefined {
-  if (!isObject(there) || !isObject(wanted))
-    return JSON.stringify(there) === JSON.stringify(wanted) ? undefined : wanted;
+  if (!isObject(there) || !isObject(wanted)) return isSame(there, wanted) ? undefined : wanted;
   const patch: Record<string, Json> = {};
   for (const key of Object.keys(there)) if (!(key in wanted) || wanted[key] === undefined) patch[key] = null;
   for (const [key, value] of Object.entries(wanted)) {
@@ -85,6 +84,13 @@ export function mergePatch(there: Json, wanted: Json): Json | undefined {
     if (inner !== undefined) patch[key] = inner;
   }
   return Object.keys(patch).length === 0 ? undefined : patch;
+}
+
+/** Whether two values are the same, whatever the order of their keys: the API server's is its own. */
+export function isSame(a: Json, b: Json): boolean {
+  if (Array.isArray(a) && Array.isArray(b)) return a.length === b.length && a.every((one, n) => isSame(one, b[n]));
+  if (isObject(a) && isObject(b)) return mergePatch(a, b) === undefined;
+  return a === b;
 }
 
 function isObject(value: Json): value is Record<string, Json> {

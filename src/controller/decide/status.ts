@@ -3,7 +3,7 @@ import { ANNOTATION } from '../../api/claim.ts';
 import type { DataVolume, DataVolumePhase, DataVolumeStatus } from '../../api/datavolume.ts';
 import { isControlledBy, type Stored } from '../../api/meta.ts';
 import { DATA_VOLUMES } from '../../api/resource.ts';
-import type { Decision } from '../decision.ts';
+import { type Decision, isSame } from '../decision.ts';
 import { conditionsOf, type Said } from './conditions.ts';
 import { withRemedy } from './remedy.ts';
 import type { DataVolumeSeen } from './seen.ts';
@@ -99,7 +99,7 @@ export function statusOf(seen: DataVolumeSeen, outcome: Outcome): Decision[] {
     ...(owned ? { claimName: claim.metadata.name } : {}),
   };
   const changed = Object.entries(status).filter(
-    ([key, value]) => JSON.stringify(before[key as keyof DataVolumeStatus]) !== JSON.stringify(value),
+    ([key, value]) => !isSame(before[key as keyof DataVolumeStatus], value),
   );
   if (changed.length === 0) return [];
   const subject = about(dv);
