@@ -39,10 +39,10 @@ interface Load {
 }
 
 test.for<Load>([
-  { name: 'volumes that are there', storageClass: FAKE_CLASSES.static, hosts: NODES, writes: 30, reads: 3 },
-  { name: 'volumes of a CSI driver', storageClass: FAKE_CLASSES.csi, hosts: NODES, writes: 46, reads: 5 },
+  { name: 'volumes that are there', storageClass: FAKE_CLASSES.static, hosts: NODES, writes: 34, reads: 3 },
+  { name: 'volumes of a CSI driver', storageClass: FAKE_CLASSES.csi, hosts: NODES, writes: 52, reads: 5 },
   // Most wait for their turn, and are told in steps which it is.
-  { name: 'one source', storageClass: FAKE_CLASSES.csi, hosts: 1, writes: 50, reads: 5 },
+  { name: 'one source', storageClass: FAKE_CLASSES.csi, hosts: 1, writes: 60, reads: 5 },
 ])('$name', { timeout: 1_200_000, retry: 0 }, async ({ name, storageClass, hosts, ...most }) => {
   if (storageClass === FAKE_CLASSES.static) await fakeVolumes(kubernetes, COUNT, SIZE);
   const controller = await freshController();
