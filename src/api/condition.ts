@@ -1,9 +1,6 @@
 import type { Condition } from './meta.ts';
 
-/**
- * A condition that holds at `now` (RFC 3339), after what was said of it: each of its times moves with what it tells of. Where
- * nothing does it is the one of before, and not only one that says the same.
- */
+/** A condition that holds at `now` (RFC 3339), after what was said of it: each of its times moves with what it tells of. */
 export function conditionAfter(
   previous: Condition | undefined,
   next: Omit<Condition, 'lastTransitionTime' | 'lastHeartbeatTime'>,
@@ -11,7 +8,6 @@ export function conditionAfter(
 ): Condition {
   const sameStatus = previous?.status === next.status;
   const same = sameStatus && previous.reason === next.reason && previous.message === next.message;
-  if (same && previous.lastTransitionTime && previous.lastHeartbeatTime) return previous;
   return {
     ...next,
     lastTransitionTime: (sameStatus ? previous.lastTransitionTime : undefined) ?? now,
